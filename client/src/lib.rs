@@ -1,0 +1,1 @@
+//! The library that services use: put, get, delete, list, and operators' calls

@@ -1,0 +1,1 @@
+//! The metadata service: Raft, the state machine, the healer

@@ -1,0 +1,1 @@
+//! The storage node: the shard store of each disk, the shard service, rebuild

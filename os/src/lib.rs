@@ -1,0 +1,1 @@
+//! The real side of the seam: disks, QUIC, RocksDB, certificates

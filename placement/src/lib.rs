@@ -1,0 +1,1 @@
+//! The cluster map: choosing, moving and checking places.
