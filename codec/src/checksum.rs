@@ -127,7 +127,7 @@ mod tests {
             let checksums = block_checksums(&data);
             prop_assert_eq!(verify_blocks(&data, first, &checksums), Ok(()));
             let at = at.index(bytes);
-            data[at] ^= 1 << bit;
+            data[at] ^= 1_u8 << bit;
             match verify_blocks(&data, first, &checksums) {
                 Err(BlockError::Damaged { index, .. }) => {
                     prop_assert_eq!(index, u64::from(first) + (at / 65_536) as u64);

@@ -1,6 +1,6 @@
 //! From an object's bytes, as they come, to whole stripes.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use proto::StripeIndex;
 
 use crate::geometry::Geometry;
@@ -93,7 +93,7 @@ impl Cutter {
             let expected = usize::try_from(self.expected_bytes).unwrap_or(full);
             self.copied.reserve(full.min(self.head.len() + taken.len() + expected));
             self.copied.extend_from_slice(&self.head);
-            self.head.clear();
+            self.head = Bytes::new();
         }
         self.copied.extend_from_slice(taken);
     }
@@ -102,7 +102,7 @@ impl Cutter {
         let bytes = if self.copied.is_empty() {
             std::mem::take(&mut self.head)
         } else {
-            self.copied.split().freeze()
+            std::mem::take(&mut self.copied).freeze()
         };
         let Position { extent, stripe } = self.next;
         let stripes_max = self.geometry.extent_bytes_max() / self.geometry.stripe_bytes() as u64;

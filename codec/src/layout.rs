@@ -125,7 +125,8 @@ impl ExtentLayout {
         let stripe_bytes = narrow_usize(full.min(self.extent_bytes - start));
         StripePart {
             stripe: StripeIndex(narrow_u32(stripe)),
-            range: narrow_usize(range.start.saturating_sub(start))..narrow_usize((range.end - start).min(full)),
+            range: narrow_usize(range.start.saturating_sub(start))
+                ..narrow_usize((range.end - start).min(full)),
             shard_bytes: self.geometry.shard_bytes_for(stripe_bytes),
         }
     }

@@ -167,7 +167,11 @@ impl ClusterMap {
         }
         let small = profile.small().and_then(|small| self.profiles.get(&small.profile));
         if let Some(small) = small.filter(|small| small.k() != 1) {
-            return bad(format!("small objects go to {}, which has k = {}; expected 1", small.name(), small.k()));
+            return bad(format!(
+                "small objects go to {}, which has k = {}; expected 1",
+                small.name(),
+                small.k()
+            ));
         }
         self.profiles.insert(profile.id(), profile);
         Ok(())
@@ -181,8 +185,7 @@ impl ClusterMap {
     /// different disks, when it changes the profile, when the epoch falls, or when a slot's disk changes
     /// and the epoch does not rise. Nothing is changed then.
     pub fn put_group(&mut self, group: Group) -> Result<(), InvalidInput> {
-        self.check_row(&group)
-            .map_err(|rule| InvalidInput::new(format!("group {}: {rule}", group.id)))?;
+        self.check_row(&group).map_err(|rule| InvalidInput::new(format!("group {}: {rule}", group.id)))?;
         let id = group.id;
         if let Some(before) = self.groups.remove(&id) {
             before.disks().for_each(|disk| {

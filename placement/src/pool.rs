@@ -1,6 +1,7 @@
 //! The rule by which one disk is chosen. `docs/placement.md` specifies it bit by bit; a change here
 //! is a change of that page, of its vectors, and of what replicas of different versions agree on.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use proto::{DiskId, GroupId, Label, NodeId, ProfileId};
@@ -24,18 +25,17 @@ impl Load {
 
     /// As it is, this load is not above that of `lowest` with one slot more.
     fn is_near(self, lowest: Self) -> bool {
-        u128::from(self.slots).saturating_mul(lowest.capacity)
-            <= lowest.next().saturating_mul(self.capacity)
+        u128::from(self.slots).saturating_mul(lowest.capacity) <= lowest.next().saturating_mul(self.capacity)
     }
 
     fn next(self) -> u128 {
         u128::from(self.slots) + 1
     }
 
-    /// As it is, this load is below `other`.
-    pub(crate) fn is_below(self, other: Self) -> bool {
-        u128::from(self.slots).saturating_mul(other.capacity)
-            < u128::from(other.slots).saturating_mul(self.capacity)
+    /// Orders loads as they are, the emptier first.
+    pub(crate) fn compare(self, other: Self) -> Ordering {
+        let left = u128::from(self.slots).saturating_mul(other.capacity);
+        left.cmp(&u128::from(other.slots).saturating_mul(self.capacity))
     }
 }
 
@@ -91,10 +91,8 @@ pub(crate) struct Draft {
     usable_taken: Vec<usize>,
 }
 
-fn numbered<'a, K: Ord>(seen: &mut BTreeMap<K, usize>, key: K) -> usize
-where
-    K: 'a,
-{
+/// The number of `key`, in the order of first appearance.
+fn numbered<K: Ord>(seen: &mut BTreeMap<K, usize>, key: K) -> usize {
     let next = seen.len();
     *seen.entry(key).or_insert(next)
 }
@@ -198,7 +196,7 @@ impl<'a> Pool<'a> {
         let node = self.nodes.get_mut(node)?;
         let disks = node.disks.get_or_insert_with(|| {
             let usable = map.disks_of(node.id).filter(|disk| map.is_usable(disk));
-            usable.map(|disk| PoolDisk { id: disk.id, load: disk_load(map, profile, disk) }).collect()
+            usable.map(|disk| PoolDisk { id: disk.id, load: disk_load(map, profile, disk.id) }).collect()
         });
         let free = || disks.iter().filter(|disk| !draft.taken.contains(&disk.id));
         let lowest = lowest(free().map(|disk| disk.load))?;
@@ -239,9 +237,11 @@ impl Draft {
     }
 }
 
-/// The load of one disk.
-pub(crate) fn disk_load(map: &ClusterMap, profile: ProfileId, disk: &crate::Disk) -> Load {
-    Load { slots: map.profile_slots_on(profile, disk.id), capacity: disk.capacity_bytes.into() }
+/// The load of one disk. A disk that is unknown or without capacity counts as one byte, so that loads
+/// always have a total order.
+pub(crate) fn disk_load(map: &ClusterMap, profile: ProfileId, disk: DiskId) -> Load {
+    let capacity = map.disks().get(&disk).map_or(0, |disk| disk.capacity_bytes);
+    Load { slots: map.profile_slots_on(profile, disk), capacity: u128::from(capacity.max(1)) }
 }
 
 fn get(counts: &[usize], at: usize) -> usize {

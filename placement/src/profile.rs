@@ -159,9 +159,10 @@ fn check_shard_bytes(shard_bytes: u32) -> Result<(), String> {
 
 fn parse_min_durable(k: u8, m: u8, min_durable: Option<u32>) -> Result<u8, String> {
     let min = min_durable.unwrap_or(u32::from(k) + 1);
-    u8::try_from(min).ok().filter(|min| (k..=k + m).contains(min)).ok_or_else(|| {
-        format!("min_durable is {min}; expected from k = {k} to k + m = {}", k + m)
-    })
+    u8::try_from(min)
+        .ok()
+        .filter(|min| (k..=k + m).contains(min))
+        .ok_or_else(|| format!("min_durable is {min}; expected from k = {k} to k + m = {}", k + m))
 }
 
 fn check_small(id: ProfileId, small: SmallObjects) -> Result<(), String> {

@@ -127,6 +127,16 @@ impl<E: Env> Caller<E> {
         Self { env, local, connections: Arc::default() }
     }
 
+    /// The host that asks.
+    pub fn env(&self) -> &E {
+        &self.env
+    }
+
+    /// What is said in each greeting.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
     /// Sends one request with its payload and waits for the reply. Never repeats it: only the
     /// caller knows whether that is safe.
     ///

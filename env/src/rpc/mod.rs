@@ -7,14 +7,16 @@
 //!
 //! [`serve`] answers requests: it checks the peer's right to ask, keeps the deadline, and turns each
 //! error into an answer, so that nothing a peer sends stops the daemon. [`Caller`] asks: it keeps a
-//! connection to each peer.
+//! connection to each peer; [`Leader`] asks the metadata service, whoever leads it.
 
 mod caller;
 mod hello;
+mod leader;
 mod server;
 mod stream;
 
 pub use caller::{CallError, Caller, Reply, Target};
 pub use hello::Local;
+pub use leader::Leader;
 pub use server::{Answer, Handler, Incoming, serve};
 pub use stream::Payload;

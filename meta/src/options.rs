@@ -1,0 +1,123 @@
+//! What a metadata server is told at its start.
+
+use std::time::Duration;
+
+use proto::{InvalidInput, MetaId};
+
+/// What a metadata server is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// This server's id, as in its certificate. Never one that another server had before.
+    pub id: MetaId,
+    /// `host:port` to listen on; port 0 for any.
+    pub listen: String,
+    /// `host:port` at which others reach this server; none for the address it listens on.
+    pub advertise: Option<String>,
+    /// Raft's clocks and bounds.
+    pub raft: RaftTimings,
+    /// When a silent node is given up.
+    pub detection: Detection,
+    /// Proposals that may wait for their commit at once; more are refused as `Overloaded`.
+    pub proposals_in_flight_max: usize,
+}
+
+/// Raft's clocks and bounds. All servers of a cluster should agree on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftTimings {
+    /// A leader lets its followers hear of it this often.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing stands for election after a random time from here …
+    pub election_min: Duration,
+    /// … to here.
+    pub election_max: Duration,
+    /// Entries between two snapshots.
+    pub snapshot_every_entries: u64,
+}
+
+/// When a silent node is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// Silence after which clients avoid a node.
+    pub suspect_after: Duration,
+    /// Silence after which a node's disks count as lost and repair begins.
+    pub down_after: Duration,
+}
+
+impl Options {
+    /// The defaults: heartbeats of 150 ms, elections after 600 to 1200 ms, suspect after 3 s, down
+    /// after 15 s, a snapshot every 20 000 entries.
+    pub fn new(id: MetaId, listen: impl Into<String>) -> Self {
+        Self {
+            id,
+            listen: listen.into(),
+            advertise: None,
+            raft: RaftTimings {
+                heartbeat: Duration::from_millis(150),
+                election_min: Duration::from_millis(600),
+                election_max: Duration::from_millis(1200),
+                snapshot_every_entries: 20_000,
+            },
+            detection: Detection {
+                suspect_after: Duration::from_secs(3),
+                down_after: Duration::from_secs(15),
+            },
+            proposals_in_flight_max: 1024,
+        }
+    }
+
+    /// Do the settings fit together?
+    ///
+    /// # Errors
+    ///
+    /// Says which setting does not fit, and what would.
+    pub fn check(&self) -> Result<(), InvalidInput> {
+        let refuse = |text: &str| Err(InvalidInput::new(text));
+        if self.id.0 == 0 {
+            return refuse("a metadata server's id cannot be 0: give it a number from 1 on");
+        }
+        if self.raft.heartbeat < Duration::from_millis(5) {
+            return refuse("raft.heartbeat is below 5 ms");
+        }
+        if self.raft.election_min < self.raft.heartbeat * 2 {
+            return refuse("raft.election_min must be at least twice raft.heartbeat");
+        }
+        if self.raft.election_max < self.raft.election_min + self.raft.heartbeat {
+            return refuse("raft.election_max must exceed raft.election_min by a heartbeat or more");
+        }
+        if self.raft.snapshot_every_entries == 0 {
+            return refuse("raft.snapshot_every_entries cannot be 0");
+        }
+        if self.detection.suspect_after >= self.detection.down_after {
+            return refuse("detection.suspect_after must be shorter than detection.down_after");
+        }
+        if self.proposals_in_flight_max == 0 {
+            return refuse("proposals_in_flight_max cannot be 0");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The defaults fit together; each rule refuses what breaks it.
+    #[test]
+    fn settings_are_checked() {
+        let good = Options::new(MetaId(1), "127.0.0.1:0");
+        assert_eq!(good.check(), Ok(()));
+        let broken: [fn(&mut Options); 6] = [
+            |o| o.id = MetaId(0),
+            |o| o.raft.heartbeat = Duration::ZERO,
+            |o| o.raft.election_min = o.raft.heartbeat,
+            |o| o.raft.election_max = o.raft.election_min,
+            |o| o.raft.snapshot_every_entries = 0,
+            |o| o.detection.suspect_after = o.detection.down_after,
+        ];
+        for (index, breaks) in broken.iter().enumerate() {
+            let mut options = good.clone();
+            breaks(&mut options);
+            assert!(options.check().is_err(), "rule {index} took {options:?}");
+        }
+    }
+}

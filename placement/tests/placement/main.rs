@@ -1,0 +1,10 @@
+//! Properties of placement over random topologies, and vectors over a small one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+mod creation;
+mod map_rows;
+mod moving;
+mod promise;
+mod vectors;
+mod writing;

@@ -1,0 +1,131 @@
+//! A development cluster that a developer command starts and stops.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::run;
+
+/// A running cluster; stopped when dropped.
+pub(crate) struct Cluster {
+    bin: PathBuf,
+    dir: PathBuf,
+    supervisor: Child,
+}
+
+impl Cluster {
+    /// Starts a new cluster in `dir` and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(crate) fn start(bin: &Path, dir: &Path) -> anyhow::Result<Self> {
+        let mut supervisor = Command::new(bin.join("cadoled"))
+            .args(["dev", "--base-port", "0", "--dir"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start cadoled")?;
+        let stdout = supervisor.stdout.take().context("cadoled has no output")?;
+        let cluster = Self { bin: bin.to_owned(), dir: dir.to_owned(), supervisor };
+        for line in BufReader::new(stdout).lines() {
+            if line?.starts_with("the cluster is ready") {
+                return Ok(cluster);
+            }
+        }
+        bail!("the cluster did not start")
+    }
+
+    /// A `clusterctl` command for this cluster.
+    pub(crate) fn clusterctl(&self) -> Command {
+        let mut command = Command::new(self.bin.join("clusterctl"));
+        command.arg("--config").arg(self.dir.join("clusterctl.toml"));
+        command
+    }
+
+    /// Runs `cadoled dev` with `arguments` on this cluster.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub(crate) fn dev(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(self.bin.join("cadoled"));
+        run::check(command.arg("dev").arg("--dir").arg(&self.dir).args(arguments).stdout(Stdio::null()))
+    }
+
+    /// What `clusterctl status --json` says.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub(crate) fn status(&self) -> anyhow::Result<Value> {
+        let text = run::output(self.clusterctl().args(["status", "--json"]))?;
+        serde_json::from_str(&text).context("clusterctl status --json printed no JSON")
+    }
+
+    /// Waits until every stripe is whole, in a legal place, and every disk is up.
+    ///
+    /// # Errors
+    ///
+    /// When that takes longer than `timeout`.
+    pub(crate) fn wait_whole(&self, timeout: Duration) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        let bar = ProgressBar::new_spinner()
+            .with_style(ProgressStyle::with_template("{spinner} healing: {msg} ({elapsed})")?);
+        loop {
+            let status = self.status()?;
+            let open = |key: &str| status["redundancy"][key].as_u64().unwrap_or(u64::MAX);
+            let (missing, rebuilding) = (open("slots_missing"), open("slots_rebuilding"));
+            let (below, garbage) = (open("groups_below_policy"), open("garbage_extents"));
+            if status["whole"].as_bool() == Some(true) && garbage == 0 {
+                bar.finish_and_clear();
+                return Ok(start.elapsed());
+            }
+            bar.set_message(format!(
+                "{missing} missing, {rebuilding} slots rebuilding, {below} groups below policy, {garbage} extents to drop"
+            ));
+            bar.tick();
+            if start.elapsed() > timeout {
+                bail!(
+                    "not whole after {} s: {missing} missing, {rebuilding} slots rebuilding, {below} groups below policy, {garbage} extents to drop",
+                    timeout.as_secs()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// User and system CPU time of all the cluster's daemons so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let homes = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        homes.filter_map(|home| cpu_seconds_of(&fs::read_to_string(home.path().join("pid")).ok()?)).sum()
+    }
+}
+
+/// From `/proc/PID/stat`, proc(5): fields 14 and 15, in ticks of 1/100 s on Linux.
+#[allow(clippy::cast_precision_loss)]
+fn cpu_seconds_of(pid_file: &str) -> Option<f64> {
+    let pid = pid_file.split_whitespace().next()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks as f64 / 100.0)
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.supervisor.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended already.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.supervisor.wait();
+    }
+}
