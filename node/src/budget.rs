@@ -67,13 +67,16 @@ impl Budget {
 impl Spent {
     /// Keeps the bytes in use for as long as `bytes` lives.
     pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
-        struct Owner(Bytes, #[allow(dead_code)] Spent);
+        struct Owner {
+            bytes: Bytes,
+            _spent: Spent,
+        }
         impl AsRef<[u8]> for Owner {
             fn as_ref(&self) -> &[u8] {
-                &self.0
+                &self.bytes
             }
         }
-        Bytes::from_owner(Owner(bytes, self))
+        Bytes::from_owner(Owner { bytes, _spent: self })
     }
 }
 

@@ -1,1 +1,12 @@
-//! The storage node: the shard store of each disk, the shard service, rebuild
+//! The storage node.
+
+mod block;
+mod budget;
+mod coalesce;
+mod keyed;
+pub mod store;
+pub mod superblock;
+#[cfg(test)]
+mod testing;
+
+pub use block::BlockProblem;

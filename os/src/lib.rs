@@ -11,11 +11,13 @@
 // The one place where the machine is touched: the bans of clippy.toml send everybody here.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod blocking;
 pub mod ca;
 mod certificate;
 pub mod clock;
 pub mod credentials;
 pub mod disk;
+mod fatal;
 mod host;
 pub mod kv;
 pub mod net;

@@ -137,6 +137,7 @@ pub fn rule(call: &Call) -> Rule {
         Call::ListObjects(_) => ("list-objects", Service::Meta, &[Tenant, Operator]),
         Call::CreateBucket(_) => ("create-bucket", Service::Meta, &[Tenant, Operator]),
         Call::ListBuckets(_) => ("list-buckets", Service::Meta, &[Tenant, Operator]),
+        Call::GetPlacement(_) => ("get-placement", Service::Meta, &[Tenant, Operator]),
 
         Call::RegisterNode(_) => ("register-node", Service::Meta, &[Node]),
         Call::Heartbeat(_) => ("heartbeat", Service::Meta, &[Node]),

@@ -32,8 +32,7 @@ const METAS_MAX: usize = 64;
 /// it is answered or its time is over. Clones share what was learned.
 ///
 /// Every call of the metadata service may be repeated: reads, reports that say the same when they
-/// come twice, and commands with a command id. Only `Bootstrap` and the changes of membership are
-/// better sent once, with a [`Caller`].
+/// come twice, and commands with a command id. Only `Bootstrap` is not for the leader: there is none.
 #[derive(Clone)]
 pub struct Leader<E: Env> {
     caller: Caller<E>,

@@ -1,0 +1,314 @@
+//! The operators' tool of Cadole.
+
+// A tool for people: it reads files and clocks.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod config;
+mod names;
+mod object;
+mod output;
+mod status;
+mod topology;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use client::{Cluster, Tenant};
+use os::{CredentialPaths, Credentials, Host, HostOptions};
+use proto::{BucketName, ErrorCode, Identity, MetaId, ProfileName, TenantName, wire};
+
+use crate::config::Config;
+use crate::output::Format;
+use crate::status::Verdict;
+
+#[derive(Debug, Parser)]
+#[command(name = "clusterctl", version, about = "Looks at and changes a Cadole cluster.", after_help = EXIT_CODES)]
+struct Arguments {
+    /// Configuration file; else .cadole/dev/clusterctl.toml, ~/.config/cadole/ or /etc/cadole/.
+    #[arg(long, env = "CADOLE_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// The tenant whose buckets and objects are meant; else the configuration's.
+    #[arg(long, env = "CADOLE_TENANT", global = true)]
+    tenant: Option<TenantName>,
+    /// Print JSON for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Seconds that a call may take; for objects, seconds without any progress.
+    #[arg(long, default_value_t = 30, global = true, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no such tenant, bucket or object; \
+                          4 status found the cluster not whole";
+const EXIT_NOT_FOUND: u8 = 3;
+const EXIT_NOT_WHOLE: u8 = 4;
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Is anything wrong, and what to do; exit status 4 if something is.
+    Status {
+        /// Wait up to so many seconds until nothing is wrong.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Storage nodes.
+    #[command(subcommand)]
+    Node(Ls),
+    /// Disks.
+    #[command(subcommand)]
+    Disk(Ls),
+    /// Placement groups.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Metadata servers.
+    #[command(subcommand)]
+    Meta(MetaCommand),
+    /// Erasure-code profiles.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Tenants.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Buckets.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
+    /// Objects.
+    #[command(subcommand)]
+    Object(object::Command),
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Ls {
+    /// List them.
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupCommand {
+    /// List them.
+    Ls {
+        /// Only those that are being filled, or stand below policy.
+        #[arg(long)]
+        problems: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum MetaCommand {
+    /// Found the cluster: once, when its metadata servers run for the first time.
+    Bootstrap {
+        /// All of them, ID=HOST:PORT.
+        #[arg(required = true, value_parser = names::parse_member)]
+        members: Vec<wire::Member>,
+    },
+    /// List them.
+    Ls,
+    /// Add a server that runs with an empty data directory: it learns, then votes.
+    Add {
+        /// ID=HOST:PORT; an id that was never used before.
+        #[arg(value_parser = names::parse_member)]
+        member: wire::Member,
+    },
+    /// Remove a server for good: its id is never used again.
+    Rm {
+        /// Its id.
+        id: u64,
+    },
+    /// Make a server the leader.
+    Lead {
+        /// Its id.
+        id: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ProfileCommand {
+    /// Make a profile and its placement groups.
+    Create(names::NewProfile),
+    /// List them.
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantCommand {
+    /// Make a tenant.
+    Create {
+        /// Its name.
+        name: TenantName,
+    },
+    /// List them.
+    Ls,
+}
+
+#[derive(Debug, Subcommand)]
+enum BucketCommand {
+    /// Make a bucket.
+    Create {
+        /// Its name.
+        name: BucketName,
+        /// How its objects are coded.
+        #[arg(long)]
+        profile: ProfileName,
+    },
+    /// List them.
+    Ls,
+}
+
+/// What all commands need.
+pub(crate) struct Session {
+    config: Option<PathBuf>,
+    tenant: Option<TenantName>,
+    timeout: Duration,
+    pub(crate) format: Format,
+}
+
+impl Session {
+    /// Connects to the cluster.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration or certificates cannot be used.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Cluster<Host>> {
+        self.connect_as().await.map(|(cluster, _)| cluster)
+    }
+
+    /// Connects as the tenant that is meant: the one of the command line, the configuration, or the
+    /// certificate.
+    ///
+    /// # Errors
+    ///
+    /// When none of them names one.
+    pub(crate) async fn tenant(&self) -> anyhow::Result<Tenant<Host>> {
+        let (cluster, configured) = self.connect_as().await?;
+        let tenant = self.tenant.clone().or(configured);
+        let tenant = tenant.ok_or_else(|| {
+            anyhow::anyhow!("which tenant? say --tenant NAME, or set tenant in the configuration")
+        })?;
+        Ok(cluster.tenant(tenant))
+    }
+
+    async fn connect_as(&self) -> anyhow::Result<(Cluster<Host>, Option<TenantName>)> {
+        let config = Config::read(self.config.as_deref())?;
+        let tls = config.tls;
+        let paths = CredentialPaths { ca: tls.ca, certificate: tls.certificate, key: tls.key };
+        let credentials = Credentials::load(&paths)?;
+        let own = match credentials.identity() {
+            Identity::Tenant(name) => Some(name.clone()),
+            _ => None,
+        };
+        let host = Host::start(HostOptions::new(credentials))?;
+        let mut options = client::Options::new(config.metas);
+        options.timeout = self.timeout;
+        Ok((Cluster::connect(host, options).await?, config.tenant.or(own)))
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let format = if arguments.json { Format::Json } else { Format::Text };
+    let session = Session {
+        config: arguments.config,
+        tenant: arguments.tenant,
+        timeout: Duration::from_secs(arguments.timeout),
+        format,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("CADOLE_LOG"))
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&session, &error.into()),
+    };
+    match runtime.block_on(run(&session, arguments.command)) {
+        Ok(code) => code,
+        Err(error) => fail(&session, &error),
+    }
+}
+
+fn fail(session: &Session, error: &anyhow::Error) -> ExitCode {
+    if session.format == Format::Json {
+        println!("{:#}", serde_json::json!({ "error": format!("{error:#}"), "code": code_of(error).map(ErrorCode::name) }));
+    } else {
+        eprintln!("clusterctl: {error:#}");
+    }
+    match code_of(error) {
+        Some(ErrorCode::NoSuchTenant | ErrorCode::NoSuchBucket | ErrorCode::NoSuchObject) => {
+            ExitCode::from(EXIT_NOT_FOUND)
+        }
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// The cluster's own code for an error, if it comes from there.
+fn code_of(error: &anyhow::Error) -> Option<ErrorCode> {
+    error.chain().find_map(|cause| {
+        cause
+            .downcast_ref::<proto::Failure>()
+            .map(|failure| failure.code)
+            .or_else(|| cause.downcast_ref::<client::Error>().and_then(client::Error::code))
+            .or_else(|| cause.downcast_ref::<client::PutError>().and_then(client::PutError::code))
+            .or_else(|| cause.downcast_ref::<client::GetError>().and_then(client::GetError::code))
+    })
+}
+
+async fn run(session: &Session, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Status { wait } => {
+            let verdict = status::run(session, wait.map(Duration::from_secs)).await?;
+            if verdict == Verdict::NotWhole {
+                return Ok(ExitCode::from(EXIT_NOT_WHOLE));
+            }
+        }
+        Command::Node(Ls::Ls) => topology::nodes(session).await?,
+        Command::Disk(Ls::Ls) => topology::disks(session).await?,
+        Command::Group(GroupCommand::Ls { problems }) => topology::groups(session, problems).await?,
+        Command::Meta(command) => meta(session, command).await?,
+        Command::Profile(ProfileCommand::Create(new)) => names::create_profile(session, &new).await?,
+        Command::Profile(ProfileCommand::Ls) => names::list_profiles(session).await?,
+        Command::Tenant(TenantCommand::Create { name }) => names::create_tenant(session, &name).await?,
+        Command::Tenant(TenantCommand::Ls) => names::list_tenants(session).await?,
+        Command::Bucket(BucketCommand::Create { name, profile }) => {
+            names::create_bucket(session, &name, &profile).await?;
+        }
+        Command::Bucket(BucketCommand::Ls) => names::list_buckets(session).await?,
+        Command::Object(command) => object::run(session, &command).await?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "clusterctl", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn meta(session: &Session, command: MetaCommand) -> anyhow::Result<()> {
+    match command {
+        MetaCommand::Bootstrap { members } => return names::bootstrap(session, members).await,
+        MetaCommand::Ls => return names::list_members(session).await,
+        MetaCommand::Add { member } => {
+            session.connect().await?.admin().add_member(MetaId(member.id), &member.address).await?;
+        }
+        MetaCommand::Rm { id } => session.connect().await?.admin().remove_member(MetaId(id)).await?,
+        MetaCommand::Lead { id } => session.connect().await?.admin().transfer_leader(MetaId(id)).await?,
+    }
+    names::list_members(session).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The command line has no conflicting or misspelt definitions.
+    #[test]
+    fn command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,202 @@
+//! A shard on its way to the disk, and what was read of one.
+
+use bytes::Bytes;
+use codec::{block_checksums, verify_blocks};
+use env::AlignedBuf;
+use proto::limits::{SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
+use proto::{ClusterId, DiskUuid, Epoch, ShardName, TenantTag};
+
+use super::error::StoreError;
+use super::record::{HEADER_BYTES, ShardHeader};
+
+/// A shard that is being received: one aligned buffer with room for the header, so that its bytes
+/// are copied once and written in one transfer.
+#[derive(Debug)]
+pub struct NewShard {
+    name: ShardName,
+    epoch: Epoch,
+    tenant_tag: TenantTag,
+    buf: AlignedBuf,
+    filled: usize,
+}
+
+impl NewShard {
+    /// Makes room for a shard of `shard_bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when no shard has that length.
+    pub fn new(
+        name: ShardName,
+        epoch: Epoch,
+        tenant_tag: TenantTag,
+        shard_bytes: usize,
+    ) -> Result<Self, StoreError> {
+        let in_range = (1..=SHARD_BYTES_MAX).contains(&shard_bytes);
+        if !in_range || !shard_bytes.is_multiple_of(SHARD_ALIGN_BYTES) {
+            return Err(StoreError::Invalid(format!(
+                "a shard of {shard_bytes} bytes: expected a multiple of {SHARD_ALIGN_BYTES} up to {SHARD_BYTES_MAX}"
+            )));
+        }
+        let buf = AlignedBuf::zeroed(HEADER_BYTES + shard_bytes);
+        Ok(Self { name, epoch, tenant_tag, buf, filled: HEADER_BYTES })
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when there are more than announced.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let end = self.filled + bytes.len();
+        let Some(place) = self.buf.as_mut_slice().get_mut(self.filled..end) else {
+            return Err(StoreError::Invalid(format!("shard {} is longer than announced", self.name)));
+        };
+        place.copy_from_slice(bytes);
+        self.filled = end;
+        Ok(())
+    }
+
+    /// All bytes are there: compares them with the checksums that came with them.
+    ///
+    /// # Errors
+    ///
+    /// `Mismatch` when they differ, `Invalid` when bytes are missing.
+    pub fn check(self, block_crcs: Vec<u32>) -> Result<CheckedShard, StoreError> {
+        self.complete()?;
+        verify_blocks(self.payload(), 0, &block_crcs)
+            .map_err(|error| StoreError::Mismatch { name: self.name, problem: error.to_string() })?;
+        Ok(CheckedShard { shard: self, block_crcs })
+    }
+
+    /// All bytes are there and known to be right: computes their checksums.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when bytes are missing.
+    pub fn seal(self) -> Result<CheckedShard, StoreError> {
+        self.complete()?;
+        let block_crcs = block_checksums(self.payload());
+        Ok(CheckedShard { shard: self, block_crcs })
+    }
+
+    fn complete(&self) -> Result<(), StoreError> {
+        if self.filled == self.buf.len() {
+            return Ok(());
+        }
+        Err(StoreError::Invalid(format!("shard {} is shorter than announced", self.name)))
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.buf.as_slice()[HEADER_BYTES..]
+    }
+}
+
+/// A whole shard whose checksums are right.
+#[derive(Debug)]
+pub struct CheckedShard {
+    shard: NewShard,
+    block_crcs: Vec<u32>,
+}
+
+impl CheckedShard {
+    pub(super) fn header(&self, cluster: ClusterId, disk: DiskUuid) -> ShardHeader {
+        let NewShard { name, epoch, tenant_tag, .. } = self.shard;
+        // At most SHARD_BYTES_MAX.
+        let shard_bytes = u32::try_from(self.shard.payload().len()).unwrap_or(u32::MAX);
+        let block_crcs = self.block_crcs.clone();
+        ShardHeader { cluster, disk, name, epoch, tenant_tag, shard_bytes, block_crcs }
+    }
+
+    pub(super) fn name(&self) -> ShardName {
+        self.shard.name
+    }
+
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.shard.buf.capacity() as u64
+    }
+
+    /// What the file holds.
+    pub(super) fn into_file(mut self, header: &ShardHeader) -> AlignedBuf {
+        header.encode(self.shard.buf.as_mut_slice());
+        self.shard.buf
+    }
+}
+
+/// What a store knows of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardStat {
+    /// The shard.
+    pub name: ShardName,
+    /// Its length; of a shard with a damaged header, the room its file has for it.
+    pub shard_bytes: u32,
+    /// Of the group when it was written; 0 with a damaged header.
+    pub epoch: Epoch,
+}
+
+impl ShardStat {
+    pub(super) fn of(header: &ShardHeader) -> Self {
+        Self { name: header.name, shard_bytes: header.shard_bytes, epoch: header.epoch }
+    }
+}
+
+/// Blocks of a shard, each verified.
+#[derive(Clone, Debug)]
+pub struct ShardRead {
+    /// The blocks, one after the other.
+    pub bytes: Bytes,
+    /// CRC-32C of each of them.
+    pub block_crcs: Vec<u32>,
+    /// Length of the whole shard.
+    pub shard_bytes: u32,
+    /// Who may read it.
+    pub tenant_tag: TenantTag,
+}
+
+/// What was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Shards.
+    pub shards: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+}
+
+/// Whether a shard is there and whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// There, every block verified.
+    Whole(ShardStat),
+    /// The store has no such shard.
+    Absent,
+    /// There, and not whole.
+    Damaged,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPage {
+    /// In order.
+    pub shards: Vec<ShardStat>,
+    /// False on the last page.
+    pub more: bool,
+}
+
+/// How a store is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreReport {
+    /// Bytes that it may hold.
+    pub capacity_bytes: u64,
+    /// Bytes that its shards take, headers and padding included.
+    pub used_bytes: u64,
+    /// Shards.
+    pub shards: u64,
+    /// Why it takes no writes; `None` while it does.
+    pub failure: Option<String>,
+    /// Which engine serves the disk.
+    pub engine: String,
+    /// Damaged blocks, headers and files found since it was opened.
+    pub damaged_blocks: u64,
+    /// There is no room for an ordinary write.
+    pub full: bool,
+}
