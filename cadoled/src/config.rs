@@ -82,6 +82,9 @@ pub struct Meta {
     /// And down after this.
     #[serde(default = "defaults::down_after_ms")]
     pub down_after_ms: u64,
+    /// Log entries between two snapshots: what a server reads again at its start, at most.
+    #[serde(default = "defaults::snapshot_every_entries")]
+    pub snapshot_every_entries: u64,
 }
 
 /// A storage node.
@@ -127,6 +130,10 @@ mod defaults {
 
     pub(super) fn down_after_ms() -> u64 {
         15_000
+    }
+
+    pub(super) fn snapshot_every_entries() -> u64 {
+        20_000
     }
 
     #[allow(clippy::expect_used, reason = "a constant that a test parses")]
@@ -201,6 +208,9 @@ fn check_meta(meta: &Meta) -> Result<(), String> {
             meta.down_after_ms, meta.suspect_after_ms
         ));
     }
+    if meta.snapshot_every_entries == 0 {
+        return Err("meta.snapshot_every_entries is 0: the log would never become shorter".into());
+    }
     Ok(())
 }
 
@@ -241,7 +251,8 @@ fn check_address(key: &str, address: &str) -> Result<(), String> {
 /// A text for people, with the line.
 pub fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
-        let hint = suggestion(error.message()).map(|key| format!("did you mean `{key}`?")).unwrap_or_default();
+        let hint =
+            suggestion(error.message()).map(|key| format!("did you mean `{key}`?")).unwrap_or_default();
         format!("{error}{hint}")
     })
 }

@@ -37,7 +37,12 @@ pub fn run_meta(file: &Path) -> anyhow::Result<End> {
     };
     let credentials = credentials(&config.tls)?;
     if *credentials.identity() != Identity::Meta(meta.id) {
-        bail!("{}: the certificate is of {}, but meta.id is {}", file.display(), credentials.identity(), meta.id);
+        bail!(
+            "{}: the certificate is of {}, but meta.id is {}",
+            file.display(),
+            credentials.identity(),
+            meta.id
+        );
     }
     init_log(&config.log)?;
     runtime()?.block_on(async {
@@ -47,6 +52,7 @@ pub fn run_meta(file: &Path) -> anyhow::Result<End> {
         options.advertise.clone_from(&meta.advertise);
         options.detection.suspect_after = meta.suspect_after();
         options.detection.down_after = meta.down_after();
+        options.raft.snapshot_every_entries = meta.snapshot_every_entries;
         let server = meta::Server::start(host, options).await?;
         info!(id = %meta.id, address = server.address(), "metadata server started");
         let mut signals = Signals::new()?;
@@ -77,7 +83,12 @@ pub fn run_node(file: &Path) -> anyhow::Result<End> {
     };
     let credentials = credentials(&config.tls)?;
     if *credentials.identity() != Identity::Node(node.id) {
-        bail!("{}: the certificate is of {}, but node.id is {}", file.display(), credentials.identity(), node.id);
+        bail!(
+            "{}: the certificate is of {}, but node.id is {}",
+            file.display(),
+            credentials.identity(),
+            node.id
+        );
     }
     init_log(&config.log)?;
     runtime()?.block_on(async {

@@ -49,9 +49,7 @@ impl Error {
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Failed(failure)
-                if !matches!(failure.remedy(), Remedy::Retry | Remedy::FindLeader) =>
-            {
+            CallError::Failed(failure) if !matches!(failure.remedy(), Remedy::Retry | Remedy::FindLeader) => {
                 Self::Refused(failure)
             }
             other => Self::Unavailable(other),
@@ -111,6 +109,17 @@ pub enum PutError {
 }
 
 impl PutError {
+    /// The cluster's code, when the error comes from there.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Invalid(_) => Some(ErrorCode::InvalidRequest),
+            Self::PreconditionFailed(failure) | Self::PlacementChanged(failure) => Some(failure.code),
+            Self::Unknown(error) => error.code(),
+            Self::Service(error) => error.code(),
+            Self::Source(_) | Self::NotDurable { .. } | Self::DeadlineExceeded(_) => None,
+        }
+    }
+
     /// What the caller may do.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -152,7 +161,7 @@ pub enum GetError {
         extent_start: u64,
         /// The stripe within its extent.
         stripe: StripeIndex,
-        /// Shards that could be read.
+        /// Shards that have not failed.
         reachable: usize,
         /// Shards that are needed.
         needed: usize,
@@ -182,6 +191,19 @@ pub enum GetError {
 }
 
 impl GetError {
+    /// The cluster's code, when the error comes from there.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::NoSuchObject(failure) | Self::NoSuchBucket(failure) => Some(failure.code),
+            Self::Service(error) => error.code(),
+            Self::BadRange { .. }
+            | Self::Undecodable { .. }
+            | Self::Damaged(_)
+            | Self::Changed { .. }
+            | Self::DeadlineExceeded { .. } => None,
+        }
+    }
+
     /// What the caller may do.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -222,6 +244,15 @@ pub enum DeleteError {
 }
 
 impl DeleteError {
+    /// The cluster's code, when the error comes from there.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::PreconditionFailed(failure) => Some(failure.code),
+            Self::Unknown(error) => error.code(),
+            Self::Service(error) => error.code(),
+        }
+    }
+
     /// What the caller may do.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -263,6 +294,10 @@ impl FromIterator<String> for Reasons {
 
 impl fmt::Display for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { f.write_str("no place has failed yet") } else { f.write_str(&self.0.join("; ")) }
+        if self.0.is_empty() {
+            f.write_str("no place has failed yet")
+        } else {
+            f.write_str(&self.0.join("; "))
+        }
     }
 }

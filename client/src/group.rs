@@ -53,7 +53,8 @@ impl Group {
             return Err(InvalidInput::new(format!("group {id}: {min_durable} of {slots} durable shards")));
         }
         let slot_indices = SlotMask::first(slots);
-        let places = slot_indices.iter().zip(wire.places).map(|(slot, place)| Place::new(slot, place)).collect();
+        let places =
+            slot_indices.iter().zip(wire.places).map(|(slot, place)| Place::new(slot, place)).collect();
         let (epoch, codec) = (Epoch(wire.epoch), Codec::new(geometry));
         Ok(Self { id, epoch, codec, min_durable, below_policy: wire.below_policy, places })
     }

@@ -175,7 +175,8 @@ mod tests {
             slots_missing: 0,
         };
         assert_eq!(receipt.to_string(), "tolerates: 2 disks, 1 rack");
-        let low = Receipt { tolerates: Tolerance { disks: 1, nodes: 1, racks: 0 }, slots_missing: 1, ..receipt };
+        let low =
+            Receipt { tolerates: Tolerance { disks: 1, nodes: 1, racks: 0 }, slots_missing: 1, ..receipt };
         assert_eq!(low.to_string(), "tolerates: 1 disk, 0 racks (1 slot still to be filled)");
     }
 

@@ -5,8 +5,8 @@ use std::future::Future;
 
 use bytes::{Bytes, BytesMut};
 use codec::Crc32c;
-use proto::limits::OBJECT_BYTES_MAX;
 use proto::InvalidInput;
+use proto::limits::OBJECT_BYTES_MAX;
 
 use crate::error::{PutError, SourceError};
 

@@ -19,19 +19,20 @@ const SUSPECTS_MAX: usize = 4096;
 /// Disks and addresses to avoid, each until a point in time.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
-    disks: BTreeMap<DiskId, Monotonic>,
+    failed: BTreeMap<DiskId, Monotonic>,
+    slow: BTreeMap<DiskId, Monotonic>,
     addresses: BTreeMap<String, Monotonic>,
 }
 
 impl Suspects {
     /// The disk failed.
     pub(crate) fn disk_failed(&mut self, disk: DiskId, now: Monotonic) {
-        note(&mut self.disks, disk, now, FAILED_FOR);
+        note(&mut self.failed, disk, now, FAILED_FOR);
     }
 
     /// The disk let its readers wait.
     pub(crate) fn disk_slow(&mut self, disk: DiskId, now: Monotonic) {
-        note(&mut self.disks, disk, now, SLOW_FOR);
+        note(&mut self.slow, disk, now, SLOW_FOR);
     }
 
     /// Nobody answered there: all disks of that host.
@@ -39,16 +40,24 @@ impl Suspects {
         note(&mut self.addresses, address.to_owned(), now, FAILED_FOR);
     }
 
-    /// Is the place to be avoided?
+    /// Has the place failed, or let its readers wait?
     pub(crate) fn suspect(&self, place: &Place, now: Monotonic) -> bool {
-        let noted = |until: Option<&Monotonic>| until.is_some_and(|until| *until > now);
-        noted(self.disks.get(&place.disk)) || noted(self.addresses.get(&place.address))
+        self.failed(place, now) || noted(self.slow.get(&place.disk), now)
     }
 
-    /// The disks to be avoided.
-    pub(crate) fn disks(&self, now: Monotonic) -> Vec<u32> {
-        self.disks.iter().filter(|(_, until)| **until > now).map(|(disk, _)| disk.0).collect()
+    /// Has the place failed?
+    pub(crate) fn failed(&self, place: &Place, now: Monotonic) -> bool {
+        noted(self.failed.get(&place.disk), now) || noted(self.addresses.get(&place.address), now)
     }
+
+    /// The disks that failed.
+    pub(crate) fn failed_disks(&self, now: Monotonic) -> Vec<u32> {
+        self.failed.iter().filter(|(_, until)| noted(Some(until), now)).map(|(disk, _)| disk.0).collect()
+    }
+}
+
+fn noted(until: Option<&Monotonic>, now: Monotonic) -> bool {
+    until.is_some_and(|until| *until > now)
 }
 
 fn note<K: Ord>(entries: &mut BTreeMap<K, Monotonic>, key: K, now: Monotonic, duration: Duration) {
@@ -66,8 +75,8 @@ mod tests {
     use super::*;
     use crate::group::tests::group;
 
-    /// A failure is remembered for its time and not longer; a slow disk does not shorten it; a dead
-    /// host takes all its disks with it.
+    /// A failure is remembered for its time and not longer; slowness does not shorten it, nor count as
+    /// a failure; a dead host takes all its disks with it.
     #[test]
     fn suspicion_passes() {
         let mut suspects = Suspects::default();
@@ -78,8 +87,10 @@ mod tests {
         suspects.disk_slow(place.disk, start);
         let late = start.after(FAILED_FOR - Duration::from_millis(1));
         assert!(suspects.suspect(place, late));
-        assert_eq!(suspects.disks(late), [place.disk.0]);
+        assert_eq!(suspects.failed_disks(late), [place.disk.0]);
         assert!(!suspects.suspect(place, start.after(FAILED_FOR)));
+        suspects.disk_slow(group.places[3].disk, start);
+        assert!(suspects.suspect(&group.places[3], start) && !suspects.failed(&group.places[3], start));
         assert!(!suspects.suspect(&group.places[2], late));
         suspects.address_failed(&group.places[2].address, start);
         assert!(suspects.suspect(&group.places[2], late));
@@ -93,8 +104,8 @@ mod tests {
         for disk in 0..10_000 {
             suspects.disk_failed(DiskId(disk), start);
         }
-        assert_eq!(suspects.disks.len(), SUSPECTS_MAX);
+        assert_eq!(suspects.failed.len(), SUSPECTS_MAX);
         suspects.disk_failed(DiskId(20_000), start.after(FAILED_FOR));
-        assert_eq!(suspects.disks(start.after(FAILED_FOR)), [20_000]);
+        assert_eq!(suspects.failed_disks(start.after(FAILED_FOR)), [20_000]);
     }
 }

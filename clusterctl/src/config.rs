@@ -85,7 +85,8 @@ mod tests {
     fn configuration_is_checked() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("clusterctl.toml");
-        let good = "metas = [\"h:1\"]\ntenant = \"demo\"\n[tls]\nca = \"ca\"\ncertificate = \"c\"\nkey = \"k\"\n";
+        let good =
+            "metas = [\"h:1\"]\ntenant = \"demo\"\n[tls]\nca = \"ca\"\ncertificate = \"c\"\nkey = \"k\"\n";
         let read = |text: &str| {
             fs::write(&file, text).expect("written");
             Config::read(Some(&file))

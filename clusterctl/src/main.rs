@@ -237,7 +237,10 @@ fn main() -> ExitCode {
 
 fn fail(session: &Session, error: &anyhow::Error) -> ExitCode {
     if session.format == Format::Json {
-        println!("{:#}", serde_json::json!({ "error": format!("{error:#}"), "code": code_of(error).map(ErrorCode::name) }));
+        println!(
+            "{:#}",
+            serde_json::json!({ "error": format!("{error:#}"), "code": code_of(error).map(ErrorCode::name) })
+        );
     } else {
         eprintln!("clusterctl: {error:#}");
     }
@@ -258,6 +261,7 @@ fn code_of(error: &anyhow::Error) -> Option<ErrorCode> {
             .or_else(|| cause.downcast_ref::<client::Error>().and_then(client::Error::code))
             .or_else(|| cause.downcast_ref::<client::PutError>().and_then(client::PutError::code))
             .or_else(|| cause.downcast_ref::<client::GetError>().and_then(client::GetError::code))
+            .or_else(|| cause.downcast_ref::<client::DeleteError>().and_then(client::DeleteError::code))
     })
 }
 
@@ -294,7 +298,7 @@ async fn meta(session: &Session, command: MetaCommand) -> anyhow::Result<()> {
         MetaCommand::Bootstrap { members } => return names::bootstrap(session, members).await,
         MetaCommand::Ls => return names::list_members(session).await,
         MetaCommand::Add { member } => {
-            session.connect().await?.admin().add_member(MetaId(member.id), &member.address).await?;
+            session.connect().await?.admin().add_member(MetaId(member.id), member.address).await?;
         }
         MetaCommand::Rm { id } => session.connect().await?.admin().remove_member(MetaId(id)).await?,
         MetaCommand::Lead { id } => session.connect().await?.admin().transfer_leader(MetaId(id)).await?,

@@ -39,7 +39,11 @@ pub(crate) async fn list_tenants(session: &Session) -> anyhow::Result<()> {
                 time(t.created_ms),
             ]
         };
-        table(&["tenant", "buckets", "objects", "bytes", "created"], &[1, 2, 3], tenants.iter().map(row).collect())
+        table(
+            &["tenant", "buckets", "objects", "bytes", "created"],
+            &[1, 2, 3],
+            tenants.iter().map(row).collect(),
+        )
     });
     Ok(())
 }
@@ -72,15 +76,13 @@ pub(crate) async fn list_buckets(session: &Session) -> anyhow::Result<()> {
     let buckets = session.tenant().await?.buckets().await?;
     session.format.print(&buckets.iter().map(bucket_json).collect::<Value>(), || {
         let row = |b: &wire::Bucket| {
-            vec![
-                b.name.clone(),
-                b.profile.clone(),
-                b.objects.to_string(),
-                size(b.bytes),
-                time(b.created_ms),
-            ]
+            vec![b.name.clone(), b.profile.clone(), b.objects.to_string(), size(b.bytes), time(b.created_ms)]
         };
-        table(&["bucket", "profile", "objects", "bytes", "created"], &[2, 3], buckets.iter().map(row).collect())
+        table(
+            &["bucket", "profile", "objects", "bytes", "created"],
+            &[2, 3],
+            buckets.iter().map(row).collect(),
+        )
     });
     Ok(())
 }
@@ -246,8 +248,15 @@ pub(crate) async fn list_members(session: &Session) -> anyhow::Result<()> {
                 answered,
             ]
         };
-        let table = table(&["meta", "address", "role", "log", "answered"], &[0, 3], members.iter().map(row).collect());
-        format!("as metadata server {} sees it, the leader of term {}\n{table}", status.leader_id, status.term)
+        let table = table(
+            &["meta", "address", "role", "log", "answered"],
+            &[0, 3],
+            members.iter().map(row).collect(),
+        );
+        format!(
+            "as metadata server {} sees it, the leader of term {}\n{table}",
+            status.leader_id, status.term
+        )
     });
     Ok(())
 }

@@ -91,7 +91,11 @@ fn problems(status: &wire::GetStatusReply) -> Vec<Problem> {
             format!(
                 "{} together {}",
                 count(status.extents_incomplete, "extent"),
-                if status.slots_missing == 1 { "misses 1 slot".into() } else { format!("miss {} slots", status.slots_missing) }
+                if status.slots_missing == 1 {
+                    "misses 1 slot".into()
+                } else {
+                    format!("miss {} slots", status.slots_missing)
+                }
             ),
             healing,
         );
@@ -102,7 +106,10 @@ fn problems(status: &wire::GetStatusReply) -> Vec<Problem> {
     if status.groups_below_policy > 0 {
         add(
             "BELOW_POLICY",
-            format!("{} in places that the profile does not allow", count(status.groups_below_policy, "group")),
+            format!(
+                "{} in places that the profile does not allow",
+                count(status.groups_below_policy, "group")
+            ),
             healing,
         );
     }
@@ -120,7 +127,9 @@ fn to_text(status: &wire::GetStatusReply, problems: &[Problem]) -> String {
     let tolerated = status.groups_by_disks_tolerated.iter().enumerate();
     let tolerated: Vec<String> = tolerated
         .filter(|(_, groups)| **groups > 0)
-        .map(|(disks, groups)| format!("{} tolerate {}", count(*groups, "group"), count(disks as u64, "more disk")))
+        .map(|(disks, groups)| {
+            format!("{} tolerate {}", count(*groups, "group"), count(disks as u64, "more disk"))
+        })
         .collect();
     let rows = [
         ("cluster", hex(&status.cluster_id)),
@@ -142,7 +151,9 @@ fn to_text(status: &wire::GetStatusReply, problems: &[Problem]) -> String {
     ];
     let mut text: Vec<String> = rows.iter().map(|(key, value)| format!("{key:<9}{value}")).collect();
     if problems.is_empty() {
-        text.push("\nnothing is missing by the metadata service's records, and every node and disk answers".into());
+        text.push(
+            "\nnothing is missing by the metadata service's records, and every node and disk answers".into(),
+        );
     } else {
         text.push(String::new());
         let rows = problems.iter().map(|p| vec![p.code.to_owned(), p.text.clone(), p.next.clone()]).collect();

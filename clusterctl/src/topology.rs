@@ -13,12 +13,12 @@ use crate::output::{health, hex, size, table};
 /// When no metadata server answers.
 pub(crate) async fn nodes(session: &Session) -> anyhow::Result<()> {
     let status = session.connect().await?.admin().status().await?;
-    let heard = |ms: Option<u64>| ms.map_or_else(|| "never".to_owned(), |ms| format!("{:.1} s ago", seconds(ms)));
+    let heard =
+        |ms: Option<u64>| ms.map_or_else(|| "never".to_owned(), |ms| format!("{:.1} s ago", seconds(ms)));
     let nodes: Vec<(wire::Node, Option<u64>)> =
         status.nodes.iter().filter_map(|n| Some((n.node.clone()?, n.heard_ms_ago))).collect();
-    let disks = |node: u32| {
-        status.disks.iter().filter(|d| d.disk.as_ref().is_some_and(|d| d.node == node)).count()
-    };
+    let disks =
+        |node: u32| status.disks.iter().filter(|d| d.disk.as_ref().is_some_and(|d| d.node == node)).count();
     let to_json = |(node, heard): &(wire::Node, Option<u64>)| {
         json!({
             "id": node.id, "site": node.site, "rack": node.rack, "address": node.address,
@@ -93,12 +93,10 @@ pub(crate) async fn disks(session: &Session) -> anyhow::Result<()> {
 pub(crate) async fn groups(session: &Session, only_problems: bool) -> anyhow::Result<()> {
     let map = session.connect().await?.admin().map().await?;
     let rebuilding = i32::from(wire::SlotState::Rebuilding);
-    let profile = |id: u32| {
-        map.profiles.iter().find(|p| p.id == id).map_or_else(|| id.to_string(), |p| p.name.clone())
-    };
-    let fine = |group: &wire::Group| {
-        !group.below_policy && group.slots.iter().all(|slot| slot.state != rebuilding)
-    };
+    let profile =
+        |id: u32| map.profiles.iter().find(|p| p.id == id).map_or_else(|| id.to_string(), |p| p.name.clone());
+    let fine =
+        |group: &wire::Group| !group.below_policy && group.slots.iter().all(|slot| slot.state != rebuilding);
     let groups: Vec<&wire::Group> = map.groups.iter().filter(|g| !only_problems || !fine(g)).collect();
     let to_json = |group: &&wire::Group| {
         let slot = |slot: &wire::Slot| {
@@ -132,7 +130,8 @@ pub(crate) async fn groups(session: &Session, only_problems: bool) -> anyhow::Re
                 group.slots.iter().map(slot).collect::<Vec<_>>().join(" "),
             ]
         };
-        let header = ["group", "profile", "epoch", "policy", "disks by slot (a<-b: a is filled, b still serves)"];
+        let header =
+            ["group", "profile", "epoch", "policy", "disks by slot (a<-b: a is filled, b still serves)"];
         format!(
             "cluster map, version {}\n{}",
             map.version,

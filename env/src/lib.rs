@@ -15,6 +15,8 @@
 
 pub mod buf;
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod disk;
 pub mod kv;
 pub mod net;

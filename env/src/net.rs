@@ -39,7 +39,7 @@ pub trait Net: Clone + Send + Sync + 'static {
     fn listen(&self, address: &str) -> impl Future<Output = Result<Self::Listener, NetError>> + Send;
 }
 
-/// Where connections arrive.
+/// Where connections arrive. Dropping it refuses new connections; those that were accepted go on.
 pub trait Listener: Send + 'static {
     /// A connection.
     type Connection: Connection;

@@ -2,11 +2,18 @@
 //! demand what a crash would forget.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use env::kv::Change;
-use env::{Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, StorageError, StorageErrorKind, Table};
+use env::{
+    Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, Spawn, StorageError, StorageErrorKind, Table, Task,
+};
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::JoinHandleOf;
+
+use crate::raft::types::TypeConfig;
 
 type Tables = BTreeMap<String, BTreeMap<Bytes, Bytes>>;
 
@@ -75,6 +82,25 @@ impl MemoryKvs {
     }
 }
 
+impl MemoryKvs {
+    /// From now on each read, write and flush of a store fails, or works again.
+    pub fn set_failing(&self, name: &str, failing: bool) {
+        if let Some(store) = lock(&self.host).stores.get(name) {
+            lock(store).failing = failing;
+        }
+    }
+
+    /// Changes a store behind the back of whoever has it open, as damage would.
+    pub fn edit(&self, name: &str, change: impl FnOnce(&mut Batch)) {
+        let mut batch = Batch::new();
+        change(&mut batch);
+        if let Some(store) = lock(&self.host).stores.get(name) {
+            // A table that is not there has nothing to damage.
+            drop(apply(&mut lock(store).live, batch));
+        }
+    }
+}
+
 impl Kvs for MemoryKvs {
     type Kv = MemoryKv;
 
@@ -114,11 +140,6 @@ impl MemoryKv {
         let store = Store { live: tables.clone(), durable: tables, ..Store::default() };
         let opened = Opened { host: Arc::default(), name: String::new() };
         Self { store: Arc::new(Mutex::new(store)), opened: Arc::new(opened) }
-    }
-
-    /// From now on each read, write and flush fails, or works again.
-    pub fn set_failing(&self, failing: bool) {
-        lock(&self.store).failing = failing;
     }
 
     fn working(&self) -> Result<MutexGuard<'_, Store>, StorageError> {
@@ -205,5 +226,40 @@ impl Kv for MemoryKv {
         let store = Store { live: live.clone(), durable: live, ..Store::default() };
         host.stores.insert(name.to_owned(), Arc::new(Mutex::new(store)));
         Ok(())
+    }
+}
+
+/// Runs a test in openraft's runtime, with its randomness from a fixed seed.
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    TypeConfig::run(test)
+}
+
+/// Tasks of openraft's runtime.
+#[derive(Clone, Debug)]
+pub struct RuntimeSpawn;
+
+/// A task of openraft's runtime.
+#[derive(Debug)]
+pub struct RuntimeTask(JoinHandleOf<TypeConfig, ()>);
+
+impl Spawn for RuntimeSpawn {
+    type Task = RuntimeTask;
+
+    fn spawn<F>(&self, _name: &'static str, work: F) -> RuntimeTask
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        RuntimeTask(TypeConfig::spawn(work))
+    }
+}
+
+impl Task for RuntimeTask {
+    fn abort(&self) {
+        self.0.abort();
+    }
+
+    async fn join(self) {
+        // A task that was aborted has ended as well.
+        drop(self.0.await);
     }
 }

@@ -56,11 +56,16 @@ impl Budget {
         }
     }
 
-    /// Waits until nothing is in use, and refuses from now on.
+    /// Waits until nothing is in use, and refuses from then on.
     pub(crate) async fn close(&self) {
         let all = self.free.acquire_many(self.bytes).await;
-        self.free.close();
+        self.refuse();
         drop(all);
+    }
+
+    /// Refuses from now on; what is in use stays so.
+    pub(crate) fn refuse(&self) {
+        self.free.close();
     }
 }
 

@@ -178,8 +178,7 @@ impl Authority {
         validity: Duration,
         extra_names: &[String],
     ) -> Result<Issued, AuthorityError> {
-        let refused =
-            |reason: String| AuthorityError::Refused { identity: identity.clone(), reason };
+        let refused = |reason: String| AuthorityError::Refused { identity: identity.clone(), reason };
         let broken = |error: rcgen::Error| refused(error.to_string());
 
         let mut params = CertificateParams::new(extra_names).map_err(broken)?;
@@ -188,7 +187,9 @@ impl Authority {
             .ok()
             .and_then(|validity| start.checked_add(validity))
             .filter(|end| *end <= self.not_after)
-            .ok_or_else(|| refused(format!("it would outlive the authority, which ends {}", self.not_after)))?;
+            .ok_or_else(|| {
+                refused(format!("it would outlive the authority, which ends {}", self.not_after))
+            })?;
         let uri = format!("{URI_SCHEME}{identity}").try_into().map_err(broken)?;
         let name = server_name(identity.role()).to_owned().try_into().map_err(broken)?;
         params.subject_alt_names.extend([SanType::URI(uri), SanType::DnsName(name)]);

@@ -44,12 +44,15 @@ pub(crate) fn read(der: &CertificateDer<'_>) -> Result<Facts, InvalidInput> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|error| InvalidInput::new(format!("its alternative names cannot be read ({error})")))?;
-    let mut holders = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix(URI_SCHEME),
-        _ => None,
-    });
+    let mut holders =
+        names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(URI_SCHEME),
+            _ => None,
+        });
     let (Some(holder), None) = (holders.next(), holders.next()) else {
-        return Err(InvalidInput::new(format!("it does not name its holder in one URI {URI_SCHEME}ROLE/NAME")));
+        return Err(InvalidInput::new(format!(
+            "it does not name its holder in one URI {URI_SCHEME}ROLE/NAME"
+        )));
     };
     let validity = certificate.validity();
     Ok(Facts {

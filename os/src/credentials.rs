@@ -135,8 +135,7 @@ impl Credentials {
         let key = PrivateKeyDer::from_pem_slice(&read(&paths.key)?)
             .map_err(|error| invalid(&paths.key, format!("it holds no private key ({error})")))?;
         let own = chain.first().ok_or_else(|| invalid(&paths.certificate, "it holds no certificate"))?;
-        let facts =
-            certificate::read(own).map_err(|error| invalid(&paths.certificate, error.to_string()))?;
+        let facts = certificate::read(own).map_err(|error| invalid(&paths.certificate, error.to_string()))?;
         check_validity(&facts, now, &paths.certificate)?;
         check_chain(&facts, &chain, &roots, now, paths)?;
         check_key(&facts, &chain, &key, paths)?;

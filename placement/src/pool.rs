@@ -147,19 +147,27 @@ impl<'a> Pool<'a> {
 
     fn pick_node(&self, draft: &Draft, rule: Rule) -> Option<usize> {
         let beside = rule.beside.and_then(|disk| self.node_of(disk));
-        let free = || {
-            let nodes = self.nodes.iter().enumerate();
-            nodes.filter(|(at, node)| self.may_take(draft, rule, beside, *at, node))
-        };
         let crowding = |at: usize, node: &PoolNode| {
             let in_rack = if rule.even_racks { get(&draft.in_rack, node.rack) } else { 0 };
             (get(&draft.on_node, at), in_rack)
         };
-        let fewest = free().map(|(at, node)| crowding(at, node)).min()?;
-        let alike = || free().filter(|(at, node)| crowding(*at, node) == fewest);
-        let lowest = lowest(alike().map(|(_, node)| node.load))?;
-        alike()
-            .filter(|(_, node)| node.load.is_near(lowest))
+        // Crowding and load of the best so far. One pass, since this runs over all nodes for every slot.
+        let mut best: Option<((usize, usize), Load)> = None;
+        for (at, node) in self.nodes.iter().enumerate() {
+            if self.may_take(draft, rule, beside, at, node) {
+                let own = crowding(at, node);
+                match best {
+                    Some((fewest, _)) if own > fewest => {}
+                    Some((fewest, lowest)) if own == fewest && !node.load.takes_before(lowest) => {}
+                    _ => best = Some((own, node.load)),
+                }
+            }
+        }
+        let (fewest, lowest) = best?;
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .filter(|(at, node)| node.load.is_near(lowest) && crowding(*at, node) == fewest)
+            .filter(|(at, node)| self.may_take(draft, rule, beside, *at, node))
             .min_by_key(|(_, node)| (rank(Purpose::Node, draft.group, node.id.0), node.id))
             .map(|(at, _)| at)
     }

@@ -42,10 +42,13 @@ fn object(cluster: &Cluster, dir: &Path, mebibytes: u64) -> anyhow::Result<()> {
     let original = dir.join("object");
     random_file(&original, mebibytes)?;
     println!("{}", machine());
-    let put = |cluster: &Cluster| cluster.clusterctl().args(["object", "put"]).arg(&original).arg("files/object").spawn();
+    let put = |cluster: &Cluster| {
+        cluster.clusterctl().args(["object", "put"]).arg(&original).arg("files/object").spawn()
+    };
     measure(cluster, "put", mebibytes, put)?;
     let copy = dir.join("copy");
-    let get = |cluster: &Cluster| cluster.clusterctl().args(["object", "get", "files/object"]).arg(&copy).spawn();
+    let get =
+        |cluster: &Cluster| cluster.clusterctl().args(["object", "get", "files/object"]).arg(&copy).spawn();
     measure(cluster, "get", mebibytes, get)?;
     run::check(Process::new("cmp").arg(&original).arg(&copy)).context("the object came back changed")
 }
@@ -87,7 +90,8 @@ fn wait_with_usage(mut child: std::process::Child) -> anyhow::Result<Usage> {
     loop {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if let Some((_, rest)) = stat.rsplit_once(')') {
-            let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+            let ticks: u64 =
+                rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
             usage.cpu_seconds = usage.cpu_seconds.max(ticks as f64 / 100.0);
         }
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

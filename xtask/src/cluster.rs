@@ -67,7 +67,8 @@ impl Cluster {
     /// When it fails.
     pub(crate) fn status(&self) -> anyhow::Result<Value> {
         // Its exit status tells whether the cluster is whole; so does what it prints.
-        let output = self.clusterctl().args(["status", "--json"]).output().context("cannot start clusterctl")?;
+        let output =
+            self.clusterctl().args(["status", "--json"]).output().context("cannot start clusterctl")?;
         serde_json::from_slice(&output.stdout).context("clusterctl status --json printed no JSON")
     }
 

@@ -66,17 +66,16 @@ fn stage(arguments: &Arguments, dir: &Path) -> anyhow::Result<(Place, Place)> {
     let all = Tree::of(&source)?.mix(arguments.files, arguments.megabytes * 1_000_000);
     let (some, most) = all.split(5);
     let place = |name: &'static str, tree: Tree| {
-        let place =
-            Place { original: dir.join("original").join(name), copy: dir.join("copy").join(name), key: name, tree };
+        let place = Place {
+            original: dir.join("original").join(name),
+            copy: dir.join("copy").join(name),
+            key: name,
+            tree,
+        };
         place.tree.copy(&source, &place.original)?;
         anyhow::Ok(place)
     };
-    println!(
-        "{} files, {} MB, from {}",
-        all.files.len(),
-        all.bytes() / 1_000_000,
-        source.display()
-    );
+    println!("{} files, {} MB, from {}", all.files.len(), all.bytes() / 1_000_000, source.display());
     Ok((place("before", most)?, place("meanwhile", some)?))
 }
 

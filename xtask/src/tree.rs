@@ -86,7 +86,8 @@ impl Tree {
             let target = to.join(path);
             fs::create_dir_all(target.parent().unwrap_or(to))?;
             if fs::hard_link(root.join(path), &target).is_err() {
-                fs::copy(root.join(path), &target).with_context(|| format!("cannot copy {}", path.display()))?;
+                fs::copy(root.join(path), &target)
+                    .with_context(|| format!("cannot copy {}", path.display()))?;
             }
         }
         Ok(())

@@ -25,7 +25,11 @@ pub async fn connect(dir: &Path, layout: &Layout) -> anyhow::Result<Cluster<Host
 }
 
 /// Founds the cluster as far as that is still to do, and waits until all nodes are there.
-pub(super) async fn found(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// When it does not come up in time, or what a development cluster has cannot be made.
+pub async fn found(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
     let start = Instant::now();
     let cluster = connect(dir, layout).await?;
     let admin = cluster.admin();

@@ -44,6 +44,8 @@ pub struct Shape {
     pub suspect_after_ms: u64,
     /// See `suspect_after_ms`.
     pub down_after_ms: u64,
+    /// Log entries between two snapshots.
+    pub snapshot_every_entries: u64,
 }
 
 /// A cluster on loopback.
@@ -118,13 +120,13 @@ impl Layout {
         let metas = self.metas.iter().map(|meta| (format!("meta-{}", meta.id), "metas"));
         let nodes = self.nodes.iter().map(|node| (format!("node-{}", node.id), node.rack.as_str()));
         let means = |daemon: &str, group: &str| {
-            name == "all"
-                || name == daemon
-                || name == group
-                || name == "nodes" && daemon.starts_with("node-")
+            name == "all" || name == daemon || name == group || name == "nodes" && daemon.starts_with("node-")
         };
-        let daemons: Vec<String> =
-            metas.chain(nodes).filter(|(daemon, group)| means(daemon, group)).map(|(daemon, _)| daemon).collect();
+        let daemons: Vec<String> = metas
+            .chain(nodes)
+            .filter(|(daemon, group)| means(daemon, group))
+            .map(|(daemon, _)| daemon)
+            .collect();
         if daemons.is_empty() {
             bail!("{name:?} names no daemon: use meta-1, node-1, rack-1, metas, nodes or all");
         }
@@ -182,8 +184,11 @@ impl Layout {
             write_toml(&home.join("node.toml"), &config)?;
         }
         let operator = tls("..", &format!("operator-{OPERATOR}"));
-        let operator =
-            Tls { ca: strip(&operator.ca), certificate: strip(&operator.certificate), key: strip(&operator.key) };
+        let operator = Tls {
+            ca: strip(&operator.ca),
+            certificate: strip(&operator.certificate),
+            key: strip(&operator.key),
+        };
         write_toml(
             &Self::clusterctl_config(dir),
             &Clusterctl { metas: self.meta_addresses(), tenant: super::TENANT.into(), tls: operator },
@@ -236,6 +241,7 @@ fn meta_config(meta: &MetaServer, shape: &Shape) -> Config {
             data: PathBuf::from("data"),
             suspect_after_ms: shape.suspect_after_ms,
             down_after_ms: shape.down_after_ms,
+            snapshot_every_entries: shape.snapshot_every_entries,
         }),
         node: None,
     }

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use rustix::fs::{FlockOperation, flock};
 
-pub use found::connect;
+pub use found::{connect, found};
 pub use layout::{Layout, MetaServer, Shape, StorageNode};
 pub use process::Daemon;
 
@@ -121,6 +121,7 @@ impl ShapeArguments {
             log: self.log.clone(),
             suspect_after_ms: 3_000,
             down_after_ms: 15_000,
+            snapshot_every_entries: 20_000,
         }
     }
 }
@@ -142,7 +143,10 @@ fn up(dir: &Path, shape: &Shape) -> anyhow::Result<String> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another `cadoled dev` keeps the cluster in {}: stop it first, or choose another --dir", dir.display());
+        bail!(
+            "another `cadoled dev` keeps the cluster in {}: stop it first, or choose another --dir",
+            dir.display()
+        );
     }
     let layout = Layout::open_or_make(dir, shape)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -14,7 +14,7 @@ use proto::{ErrorCode, Failure, Remedy, frame, identity, wire};
 use super::hello::Local;
 use super::stream::{Payload, StreamError, read_header};
 use crate::net::{Connection, Expect, NetError, SendStream};
-use crate::{Clock, Elapsed, Env, Net, Rng};
+use crate::{Clock, Elapsed, Env, Monotonic, Net, Rng};
 
 /// Time for a connection and its greeting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -118,8 +118,21 @@ pub struct Caller<E: Env> {
     connections: Arc<Mutex<BTreeMap<Target, Slot<E>>>>,
 }
 
-/// One peer's connection; the lock is held while it comes about, so that it does only once.
-type Slot<E> = Arc<tokio::sync::Mutex<Option<ConnectionOf<E>>>>;
+/// One peer; the lock is held while a connection comes about, so that it does only once.
+type Slot<E> = Arc<tokio::sync::Mutex<Peer<E>>>;
+
+struct Peer<E: Env> {
+    connection: Option<ConnectionOf<E>>,
+    /// The last attempt to connect, if it failed, and when. Who has waited for it meanwhile shares its
+    /// fate; otherwise each of them would try again, one after the other.
+    failed: Option<(Monotonic, CallError)>,
+}
+
+impl<E: Env> Default for Peer<E> {
+    fn default() -> Self {
+        Self { connection: None, failed: None }
+    }
+}
 
 impl<E: Env> Caller<E> {
     /// Without connections yet.
@@ -182,12 +195,15 @@ impl<E: Env> Caller<E> {
             let connection = self.connection(target).await?;
             let lost = |error| CallError::Net { address: target.address.clone(), error };
             let (mut send, recv) = connection.open().await.map_err(lost)?;
-            send.write(self.header(call, 0, timeout)?).await.map_err(lost)?;
-            while let Some(piece) = next()? {
-                send.write(piece).await.map_err(lost)?;
+            let mut sent = send.write(self.header(call, 0, timeout)?).await;
+            while sent.is_ok() {
+                sent = match next()? {
+                    Some(piece) => send.write(piece).await,
+                    None => break,
+                };
             }
-            send.finish().map_err(lost)?;
-            self.receive(target, recv).await
+            let sent = sent.and_then(|()| send.finish());
+            self.answer(target, recv, sent).await
         };
         match self.env.clock().timeout(timeout, work).await {
             Ok(reply) => reply,
@@ -216,12 +232,25 @@ impl<E: Env> Caller<E> {
             }
             send.finish()
         };
-        // A peer that refuses early stops reading: its answer says more than our failure to write.
         let sent = sending.await;
+        self.answer(target, recv, sent).await
+    }
+
+    /// Waits for the answer. A peer that refuses early stops reading: its answer says more than our
+    /// failure to write.
+    async fn answer(
+        &self,
+        target: &Target,
+        recv: <ConnectionOf<E> as Connection>::Recv,
+        sent: Result<(), NetError>,
+    ) -> Result<Reply, CallError> {
         match self.receive(target, recv).await {
             Ok(reply) => Ok(reply),
             Err(failed @ CallError::Failed(_)) => Err(failed),
-            Err(other) => Err(sent.err().map_or(other, lost)),
+            Err(other) => match sent {
+                Ok(()) => Err(other),
+                Err(error) => Err(CallError::Net { address: target.address.clone(), error }),
+            },
         }
     }
 
@@ -269,25 +298,30 @@ impl<E: Env> Caller<E> {
     }
 
     async fn connection(&self, target: &Target) -> Result<ConnectionOf<E>, CallError> {
+        let since = self.env.clock().now();
         let slot = self.slot(target);
-        let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
+        let mut peer = slot.lock().await;
+        if let Some(connection) = peer.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
-        let connection = match self.env.clock().timeout(CONNECT_TIMEOUT, self.connect(target)).await {
-            Ok(connection) => connection?,
-            Err(Elapsed) => {
-                return Err(CallError::Net {
+        if let Some((_, error)) = peer.failed.as_ref().filter(|(at, _)| *at > since) {
+            return Err(error.clone());
+        }
+        let connected = match self.env.clock().timeout(CONNECT_TIMEOUT, self.connect(target)).await {
+            Ok(connected) => connected,
+            Err(Elapsed) => Err(CallError::Net {
+                address: target.address.clone(),
+                error: NetError::Unreachable {
                     address: target.address.clone(),
-                    error: NetError::Unreachable {
-                        address: target.address.clone(),
-                        reason: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-                    },
-                });
-            }
+                    reason: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                },
+            }),
         };
-        *slot = Some(connection.clone());
-        Ok(connection)
+        *peer = match &connected {
+            Ok(connection) => Peer { connection: Some(connection.clone()), failed: None },
+            Err(error) => Peer { connection: None, failed: Some((self.env.clock().now(), error.clone())) },
+        };
+        connected
     }
 
     fn slot(&self, target: &Target) -> Slot<E> {

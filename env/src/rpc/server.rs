@@ -10,6 +10,7 @@ use proto::limits::{PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX};
 use proto::wire::request::Call;
 use proto::wire::response::Result as Outcome;
 use proto::{ClusterId, ErrorCode, Failure, Identity, frame, wire};
+use tokio::sync::watch;
 use tracing::{Instrument, debug, info_span, warn};
 
 use super::hello::{Local, parse_cluster};
@@ -19,6 +20,10 @@ use crate::{Clock, Elapsed, Env, Net, Spawn};
 
 /// How long a peer may take for its greeting, and for the header of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to read its answer: what it does not read stays in memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a peer that is refused at the greeting has to read why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The receiving half of the streams of a host's network.
 type RecvOf<E> = <<<E as Env>::Net as Net>::Connection as Connection>::Recv;
@@ -60,21 +65,30 @@ pub trait Handler<E: Env>: Clone + Send + Sync + 'static {
     /// The service that this is: calls of others are refused before they get here.
     fn service(&self) -> Service;
 
-    /// Answers one request. Dropped at the request's deadline, or when the peer is gone.
+    /// Answers one request. Dropped at the request's deadline, or when the connection is
+    /// gone.
     fn handle(&self, incoming: Incoming<E>) -> impl Future<Output = Result<Answer, Failure>> + Send;
 }
 
-/// Answers requests until the listener ends. Each connection and each request is a task of its own;
-/// how many there are at once is bounded by the network's limits on connections and streams.
+/// Answers requests until the listener ends or this is dropped; then its connections are closed, so
+/// that peers look for a successor. Each connection and each request is a task of its own; how many
+/// there are at once is bounded by the network's limits on connections and streams.
 pub async fn serve<E: Env, H: Handler<E>>(
     env: E,
     local: Local,
     mut listener: <E::Net as Net>::Listener,
     handler: H,
 ) {
+    // Dropped with this future: each connection waits for that.
+    let (_serving, ended) = watch::channel(());
     while let Some(connection) = listener.accept().await {
-        let serving =
-            Serving { env: env.clone(), local: local.clone(), handler: handler.clone(), connection };
+        let serving = Serving {
+            env: env.clone(),
+            local: local.clone(),
+            handler: handler.clone(),
+            connection,
+            ended: ended.clone(),
+        };
         let span = info_span!(
             "connection",
             peer = %serving.connection.peer(),
@@ -89,6 +103,7 @@ struct Serving<E: Env, H> {
     local: Local,
     handler: H,
     connection: <E::Net as Net>::Connection,
+    ended: watch::Receiver<()>,
 }
 
 impl<E: Env, H: Handler<E>> Serving<E, H> {
@@ -98,6 +113,9 @@ impl<E: Env, H: Handler<E>> Serving<E, H> {
             Ok(Err(StreamError::Net(error))) => return debug!(%error, "connection lost at the greeting"),
             Ok(Err(StreamError::Invalid(failure))) => {
                 warn!(error = %failure, "peer refused at the greeting");
+                // The peer judges our greeting as we judge its own, and hangs up; closing at once
+                // could overtake our greeting, and the peer would not learn why.
+                let _ = self.env.clock().timeout(LINGER, self.connection.accept()).await;
                 return self.connection.close(&failure.message);
             }
             Err(Elapsed) => {
@@ -105,9 +123,29 @@ impl<E: Env, H: Handler<E>> Serving<E, H> {
                 return self.connection.close("no greeting in time");
             }
         };
+        let mut ended = self.ended.clone();
+        tokio::select! {
+            biased;
+            // Nothing is ever sent: only the end of the sender.
+            _ = ended.changed() => self.connection.close("the service has stopped"),
+            () = self.requests(peer_cluster) => {}
+        }
+    }
+
+    /// Takes requests until the connection is gone, and then drops those under way.
+    async fn requests(self: &Arc<Self>, peer_cluster: Option<ClusterId>) {
+        // Dropped with this future: each request waits for that.
+        let (_connected, gone) = watch::channel(());
         while let Ok((send, recv)) = self.connection.accept().await {
             let serving = self.clone();
-            let task = async move { serving.answer(send, recv, peer_cluster).await };
+            let mut gone = gone.clone();
+            let task = async move {
+                tokio::select! {
+                    biased;
+                    () = serving.answer(send, recv, peer_cluster) => {}
+                    _ = gone.changed() => debug!("connection lost before the answer"),
+                }
+            };
             self.env.spawn().spawn("request", task.in_current_span());
         }
     }
@@ -131,8 +169,10 @@ impl<E: Env, H: Handler<E>> Serving<E, H> {
                 Answer::new(Outcome::Failure(failure.to_wire()))
             }
         };
-        if let Err(error) = write_answer(&mut send, answer).await {
-            debug!(%error, "peer gone before its answer");
+        match self.env.clock().timeout(ANSWER_TIMEOUT, write_answer(&mut send, answer)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "peer gone before its answer"),
+            Err(Elapsed) => warn!("answer given up: the peer does not read it"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Headers and payloads on one stream.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proto::frame::{self, LENGTH_BYTES};
 use proto::prost::Message;
 use proto::{ErrorCode, Failure};
@@ -18,12 +18,12 @@ pub(super) enum StreamError {
 
 /// Reads exactly `length` bytes. The memory taken grows with what arrives, not with what is announced.
 pub(super) async fn read_exact<R: RecvStream>(recv: &mut R, length: usize) -> Result<Bytes, StreamError> {
-    let mut all = BytesMut::new();
+    let mut all = Vec::new();
     while all.len() < length {
         match recv.read(length - all.len()).await.map_err(StreamError::Net)? {
             // Often the whole: then it is passed on without a copy.
             Some(bytes) if all.is_empty() && bytes.len() == length => return Ok(bytes),
-            Some(bytes) => all.extend_from_slice(&bytes),
+            Some(bytes) => append(&mut all, &bytes, length),
             None => {
                 return Err(StreamError::Invalid(Failure::new(
                     ErrorCode::InvalidRequest,
@@ -32,7 +32,18 @@ pub(super) async fn read_exact<R: RecvStream>(recv: &mut R, length: usize) -> Re
             }
         }
     }
-    Ok(all.freeze())
+    Ok(all.into())
+}
+
+/// Room doubles as bytes arrive, up to `length` and not beyond it: the whole has no slack, which
+/// would live as long as the message.
+fn append(all: &mut Vec<u8>, bytes: &[u8], length: usize) {
+    let needed = all.len() + bytes.len();
+    if needed > all.capacity() {
+        let room = all.capacity().saturating_mul(2).min(length).max(needed);
+        all.reserve_exact(room - all.len());
+    }
+    all.extend_from_slice(bytes);
 }
 
 /// Reads a length-prefixed message.
@@ -125,4 +136,27 @@ impl<R: RecvStream> Payload<R> {
 
 fn lost(error: &NetError) -> Failure {
     Failure::new(ErrorCode::Unavailable, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Whatever the pieces, the whole is in order and takes no more room than it must, and what is
+        /// announced and does not arrive takes none.
+        #[test]
+        fn room_follows_what_arrives(pieces: Vec<Vec<u8>>, missing in 0_usize..1 << 32) {
+            let whole = pieces.concat();
+            let mut all = Vec::new();
+            for piece in &pieces {
+                append(&mut all, piece, whole.len() + missing);
+                proptest::prop_assert!(all.capacity() <= (2 * all.len()).min(whole.len() + missing));
+            }
+            if missing == 0 {
+                proptest::prop_assert_eq!(all.capacity(), whole.len());
+            }
+            proptest::prop_assert_eq!(all, whole);
+        }
+    }
 }

@@ -52,7 +52,7 @@ impl<K: Kv> LogStore<K> {
     /// Finds the ends of the log, and starts the task that flushes it.
     pub(crate) fn open(spawn: &impl Spawn, root: &Root<K>) -> io::Result<Self> {
         let kv = root.kv().clone();
-        let purged = read_log_id(&kv, PURGED)?;
+        let purged = read_log_id(&*kv, PURGED)?;
         let last = kv.scan(LOG, &KeyRange::all(), Order::Descending, 1).map_err(io_error)?.pop();
         let last = last.map(|(_, value)| parse(value)).transpose()?.map(|entry| entry.log_id);
         let ends = Ends { last: last.or_else(|| purged.clone()), purged };

@@ -24,7 +24,7 @@ const APPLY_BYTES_MAX: usize = 1024 * 1024;
 type SnapshotOf<S> = Snapshot<openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>, u64, RaftPeer, SnapshotData<S>>;
 
 /// The state machine, as openraft sees it. Clones are the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StateMachine<S: Kvs> {
     stores: S,
     root: Root<S::Kv>,
@@ -176,7 +176,6 @@ fn size_of_entry(entry: &Entry) -> usize {
 }
 
 /// Hands over the snapshot that was made when the builder was.
-#[derive(Debug)]
 pub struct Builder<S: Kvs> {
     machine: StateMachine<S>,
     result: io::Result<()>,
@@ -192,7 +191,7 @@ impl<S: Kvs> RaftSnapshotBuilder<TypeConfig> for Builder<S> {
 }
 
 /// Makes state stores that are not in use yet, each under a number that was never used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Spares<S> {
     stores: S,
     user: User,
@@ -207,7 +206,6 @@ struct SpareNumbers {
 }
 
 /// A state store that is not in use yet. Unless it is kept, the next one removes it.
-#[derive(Debug)]
 pub(crate) struct Spare<S: Kvs> {
     number: u64,
     kv: Handle<S::Kv>,

@@ -21,6 +21,8 @@ pub(crate) mod root;
 pub mod snapshot;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod transfer;
 pub mod types;
 

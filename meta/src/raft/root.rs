@@ -13,7 +13,7 @@
 //! One store for all of it, so that a crash keeps a prefix of what was written in one order.
 
 use bytes::Bytes;
-use env::{Batch, Kv, KvRead, Kvs, StorageError, StorageErrorKind, Table};
+use env::{Batch, Kv, Kvs, StorageError, StorageErrorKind, Table};
 use proto::{ClusterId, InvalidInput, MetaId, wire};
 
 use super::encoding;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
 
-use env::{Kv, KvRead, Kvs, StorageErrorKind};
+use env::{KeyRange, Kv, Kvs, Order, Row, StorageErrorKind, Table};
 use tokio::sync::Mutex;
 
 use super::handle::{Handle, User, io_error};
@@ -46,7 +46,6 @@ impl<S: Kvs> SnapshotData<S> {
 }
 
 /// A checkpoint on disk. It is opened when somebody reads it, once for all who do at a time.
-#[derive(Debug)]
 pub(crate) struct Checkpoint<S: Kvs> {
     stores: S,
     user: User,
@@ -72,7 +71,6 @@ impl<S: Kvs> Checkpoint<S> {
 }
 
 /// The newest snapshot of this server, and the removal of the others.
-#[derive(Debug)]
 pub(crate) struct Shelf<S: Kvs> {
     stores: S,
     user: User,
@@ -161,7 +159,7 @@ pub(crate) async fn remove_unused<S: Kvs>(stores: &S, name: &str) -> io::Result<
 pub(crate) struct Rows<K> {
     kv: Arc<Handle<K>>,
     table: usize,
-    range: env::KeyRange,
+    range: KeyRange,
 }
 
 /// Rows read from a snapshot at a time.
@@ -169,22 +167,22 @@ const PAGE_ROWS: usize = 256;
 
 impl<K: Kv> Rows<K> {
     pub(crate) fn new(kv: Arc<Handle<K>>) -> Self {
-        Self { kv, table: 0, range: env::KeyRange::all() }
+        Self { kv, table: 0, range: KeyRange::all() }
     }
 
     /// The next rows of one table; none after the last of the last.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(env::Table, Vec<env::Row>)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(Table, Vec<Row>)>> {
         while let Some(table) = TABLES.get(self.table) {
             let rows =
-                self.kv.scan(table, &self.range, env::Order::Ascending, PAGE_ROWS).map_err(io_error)?;
+                self.kv.scan(table, &self.range, Order::Ascending, PAGE_ROWS).map_err(io_error)?;
             match rows.last() {
                 Some((last, _)) => {
-                    self.range = env::KeyRange::all().after(last);
+                    self.range = KeyRange::all().after(last);
                     return Ok(Some((table, rows)));
                 }
                 None => {
                     self.table += 1;
-                    self.range = env::KeyRange::all();
+                    self.range = KeyRange::all();
                 }
             }
         }

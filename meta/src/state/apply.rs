@@ -32,7 +32,8 @@ impl Machine {
         pending: &mut Pending,
     ) -> Result<wire::Outcome, StorageError> {
         if command.proposed_ms > TIME_MS_MAX {
-            let sentence = format!("the leader's clock says {} ms, beyond the year 10889", command.proposed_ms);
+            let sentence =
+                format!("the leader's clock says {} ms, beyond the year 10889", command.proposed_ms);
             return Ok(refusal(Failure::new(ErrorCode::InvalidRequest, sentence)));
         }
         let totals = self.totals.clone();
@@ -142,7 +143,9 @@ fn repeated(action: &Action, stored: wire::CommandRow) -> Result<Answer, Error> 
         (Action::CreateTenant(_), Some(answer @ Answer::CreateTenant(_)))
         | (Action::CreateBucket(_), Some(answer @ Answer::CreateBucket(_)))
         | (Action::CreateProfile(_), Some(answer @ Answer::CreateProfile(_))) => Ok(answer),
-        _ => Err(invalid("another command was carried out under this command id: make a new id for each command")),
+        _ => Err(invalid(
+            "another command was carried out under this command id: make a new id for each command",
+        )),
     }
 }
 

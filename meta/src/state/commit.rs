@@ -86,7 +86,8 @@ impl Machine {
             let known = tx.row::<wire::ExtentRow>(t::EXTENTS, &key)?.is_some()
                 || tx.row::<wire::GarbageRow>(t::GARBAGE, &key)?.is_some();
             if known {
-                let sentence = format!("extent {id} was committed before, by another command: write the object anew");
+                let sentence =
+                    format!("extent {id} was committed before, by another command: write the object anew");
                 return Err(invalid(sentence));
             }
             extents.push(NewExtent { id, group, length: extent.length, missing: extent.missing });
@@ -95,14 +96,20 @@ impl Machine {
         Ok((extents, tolerance))
     }
 
-    fn check_extent(&self, extent: &wire::Extent, id: ExtentId, of_bucket: ProfileId) -> Result<Tolerance, Error> {
+    fn check_extent(
+        &self,
+        extent: &wire::Extent,
+        id: ExtentId,
+        of_bucket: ProfileId,
+    ) -> Result<Tolerance, Error> {
         let group = self.map.groups().get(&GroupId(extent.group));
-        let group = group.ok_or_else(|| invalid(format!("extent {id}: there is no group {}", extent.group)))?;
+        let group =
+            group.ok_or_else(|| invalid(format!("extent {id}: there is no group {}", extent.group)))?;
         let profiles = self.map.profiles();
         let small = profiles.get(&of_bucket).and_then(Profile::small);
-        let profile = profiles
-            .get(&group.profile)
-            .filter(|profile| profile.id() == of_bucket || small.is_some_and(|small| small.profile == profile.id()));
+        let profile = profiles.get(&group.profile).filter(|profile| {
+            profile.id() == of_bucket || small.is_some_and(|small| small.profile == profile.id())
+        });
         let profile = profile.ok_or_else(|| {
             invalid(format!("extent {id}: group {} does not belong to the bucket's profile", group.id))
         })?;
@@ -151,7 +158,8 @@ fn check_mask(extent: &wire::Extent, id: ExtentId, group: &Group, profile: &Prof
     }
     let all = bit(profile.slots()).wrapping_sub(1);
     if extent.missing & !all != 0 {
-        let sentence = format!("extent {id}: the mask {:#x} names slots beyond {}", extent.missing, profile.slots());
+        let sentence =
+            format!("extent {id}: the mask {:#x} names slots beyond {}", extent.missing, profile.slots());
         return Err(invalid(sentence));
     }
     let moved = group.slots.iter().enumerate().filter(|(_, slot)| slot.since_epoch > epoch);
@@ -187,7 +195,8 @@ fn check_attributes(commit: &wire::CommitObject) -> Result<(), Error> {
         return Err(invalid("the content type has a control character in it"));
     }
     let metadata = &commit.user_metadata;
-    let bytes = metadata.iter().fold(0usize, |sum, (name, value)| sum.saturating_add(name.len() + value.len()));
+    let bytes =
+        metadata.iter().fold(0usize, |sum, (name, value)| sum.saturating_add(name.len() + value.len()));
     if bytes > USER_METADATA_BYTES_MAX {
         return Err(invalid(format!(
             "the user metadata has {bytes} bytes; at most {USER_METADATA_BYTES_MAX} are allowed: keep it in the object"
@@ -203,7 +212,9 @@ fn check_attributes(commit: &wire::CommitObject) -> Result<(), Error> {
 fn check_content(commit: &wire::CommitObject) -> Result<(), Error> {
     let size = commit.size;
     if size > OBJECT_BYTES_MAX {
-        return Err(invalid(format!("the object has {size} bytes; at most {OBJECT_BYTES_MAX} are allowed: split it")));
+        return Err(invalid(format!(
+            "the object has {size} bytes; at most {OBJECT_BYTES_MAX} are allowed: split it"
+        )));
     }
     if commit.extents.is_empty() {
         return check_inline(commit);
@@ -242,9 +253,7 @@ fn check_inline(commit: &wire::CommitObject) -> Result<(), Error> {
     if u64::try_from(found) != Ok(commit.size) {
         return Err(invalid(format!("the object has {} bytes, the commit carries {found}", commit.size)));
     }
-    let mut crc = codec::Crc32c::new();
-    crc.update(&commit.inline);
-    if crc.finish() != commit.crc32c {
+    if crc32c::crc32c(&commit.inline) != commit.crc32c {
         return Err(refuse(
             ErrorCode::ChecksumMismatch,
             "the bytes in the commit do not match their CRC-32C: they were damaged on the way; send them again",

@@ -49,5 +49,7 @@ pub(crate) fn corrupt(what: impl Into<String>) -> StorageError {
 
 /// What was checked before has failed after all: memory may be changed by halves, so nothing may go on.
 pub(crate) fn broken(error: InvalidInput) -> Error {
-    Error::Storage(StorageError::new(StorageErrorKind::Invalid, "a checked change was refused").because(error))
+    Error::Storage(
+        StorageError::new(StorageErrorKind::Invalid, "a checked change was refused").because(error),
+    )
 }

@@ -48,15 +48,23 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use env::{KvRead, StorageError, Table};
 use placement::{ClusterMap, Group};
 use proto::prost::Message;
-use proto::{BucketId, BucketName, CommandId, ErrorCode, Failure, InvalidInput, TenantId, TenantName, Timestamp, wire};
+use proto::{
+    BucketId, BucketName, CommandId, ErrorCode, Failure, GroupId, InvalidInput, TenantId, TenantName,
+    Timestamp, wire,
+};
 
 pub use error::Error;
 pub use pending::{Overlay, Pending};
+pub use profiles::SUBSTITUTES_MAX;
+pub use report::REPORT_ITEMS_MAX;
+
+pub(crate) use moves::leftover_disks;
+pub(crate) use register::shortened;
 
 use crate::state::error::corrupt;
 use crate::state::tables as t;
@@ -86,10 +94,8 @@ impl Machine {
     ///
     /// `Corrupt` when rows do not parse or contradict each other; those of the store.
     pub fn load(kv: &impl KvRead) -> Result<Self, StorageError> {
-        let mut machine = Self {
-            totals: row(kv, t::TOTALS, &t::totals_key())?.unwrap_or_default(),
-            ..Self::default()
-        };
+        let mut machine =
+            Self { totals: row(kv, t::TOTALS, &t::totals_key())?.unwrap_or_default(), ..Self::default() };
         machine.load_map(kv)?;
         machine.load_names(kv)?;
         machine.load_work(kv)?;
@@ -133,7 +139,8 @@ impl Machine {
         for_each_row(kv, t::INCOMPLETE, t::whole_table(), |key, value| {
             let (group, extent) = t::extent_of(&key)?;
             let known = self.map.groups().get(&group);
-            let known = known.ok_or_else(|| corrupt(format!("extent {extent} is in unknown group {group}")))?;
+            let known =
+                known.ok_or_else(|| corrupt(format!("extent {extent} is in unknown group {group}")))?;
             self.work.missing(known, 0, t::mask_of(&value)?);
             Ok(())
         })?;
@@ -169,6 +176,16 @@ impl Machine {
         self.oldest_command.is_some_and(|id| parse::is_over(id.made(), now.max(self.cluster_time())))
     }
 
+    /// How many slots are being rebuilt.
+    pub fn slots_rebuilding(&self) -> usize {
+        self.work.rebuilding()
+    }
+
+    /// The groups that stand below their policy.
+    pub fn groups_below_policy(&self) -> &BTreeSet<GroupId> {
+        self.work.below_policy()
+    }
+
     pub(crate) fn work(&self) -> &WorkIndex {
         &self.work
     }
@@ -185,7 +202,10 @@ impl Machine {
         self.founded()?;
         name.parse::<TenantName>()?;
         self.tenants.get(name).ok_or_else(|| {
-            Failure::new(ErrorCode::NoSuchTenant, format!("there is no tenant {name}; an operator creates tenants"))
+            Failure::new(
+                ErrorCode::NoSuchTenant,
+                format!("there is no tenant {name}; an operator creates tenants"),
+            )
         })
     }
 
@@ -236,6 +256,7 @@ where
     F: FnMut(M) -> Result<(), InvalidInput>,
 {
     for_each_row(kv, table, t::whole_table(), |_, value| {
-        put(decode(table, value)?).map_err(|error| corrupt(format!("a row of {table} is wrong")).because(error))
+        put(decode(table, value)?)
+            .map_err(|error| corrupt(format!("a row of {table} is wrong")).because(error))
     })
 }

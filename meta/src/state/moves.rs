@@ -1,21 +1,29 @@
 //! Moving a slot to another disk, and what its former disks keep until the new one is whole.
 
+use std::collections::BTreeSet;
+
 use env::{KvRead, StorageError};
 use placement::{Group, Slot, apply_move};
 use proto::{Detail, DiskId, Epoch, ErrorCode, Failure, GroupId, SlotIndex, wire};
 use wire::outcome::Outcome as Answer;
 
 use crate::state::error::{Error, broken, invalid};
+use crate::state::tx::row;
 use crate::state::{Machine, Tx, tables as t};
 
 impl Machine {
-    pub(super) fn move_slot<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, to: wire::MoveSlot) -> Result<Answer, Error> {
+    pub(super) fn move_slot<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        to: wire::MoveSlot,
+    ) -> Result<Answer, Error> {
         let slot = wire::slot_index(to.slot)?;
         let group = GroupId(to.group);
         let before = self.map.groups().get(&group);
         let before = before.ok_or_else(|| invalid(format!("there is no group {group}")))?.clone();
         if before.epoch != Epoch(to.epoch) {
-            let sentence = format!("group {group} is in epoch {}, not {}: look at it again", before.epoch, to.epoch);
+            let sentence =
+                format!("group {group} is in epoch {}, not {}: look at it again", before.epoch, to.epoch);
             let failure = Failure::new(ErrorCode::StaleEpoch, sentence);
             return Err(failure.with(Detail::Epoch(before.epoch)).into());
         }
@@ -68,6 +76,12 @@ impl Machine {
 /// What disks keep of slots that moved away from them.
 fn leftovers<K: KvRead>(tx: &Tx<'_, K>, group: GroupId) -> Result<wire::GarbageRow, StorageError> {
     Ok(tx.row(t::GARBAGE, &t::extent_key(group, t::WHOLE_SLOT))?.unwrap_or_default())
+}
+
+/// Disks that still keep what the group has left there: they get no slot of it before that is dropped.
+pub(crate) fn leftover_disks(kv: &impl KvRead, group: GroupId) -> Result<BTreeSet<DiskId>, StorageError> {
+    let found: Option<wire::GarbageRow> = row(kv, t::GARBAGE, &t::extent_key(group, t::WHOLE_SLOT))?;
+    Ok(found.into_iter().flat_map(|row| row.slots).map(|slot| DiskId(slot.disk)).collect())
 }
 
 /// Disks that had something of the slot and have no part in it any more.

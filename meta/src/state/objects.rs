@@ -15,7 +15,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub(super) fn read<K: KvRead>(tx: &Tx<'_, K>, bucket: BucketId, key: &[u8]) -> Result<Self, StorageError> {
+    pub(super) fn read<K: KvRead>(
+        tx: &Tx<'_, K>,
+        bucket: BucketId,
+        key: &[u8],
+    ) -> Result<Self, StorageError> {
         let table_key = t::object_key(bucket, key);
         let row = tx.row(t::OBJECTS, &table_key)?;
         Ok(Self { table_key, row })
@@ -37,10 +41,9 @@ impl Machine {
     ) -> Result<(), Error> {
         let row = self.buckets.get_mut(&bucket);
         let row = row.ok_or_else(|| corrupt(format!("bucket {bucket} is not in memory")))?;
-        for (objects, bytes) in [
-            (&mut row.objects, &mut row.bytes),
-            (&mut self.totals.objects, &mut self.totals.object_bytes),
-        ] {
+        for (objects, bytes) in
+            [(&mut row.objects, &mut row.bytes), (&mut self.totals.objects, &mut self.totals.object_bytes)]
+        {
             *objects = changed(*objects, before.map(|_| 1), after.map(|_| 1));
             *bytes = changed(*bytes, before, after);
         }
@@ -49,7 +52,11 @@ impl Machine {
     }
 
     /// Moves the extents of a version that nobody can reach any more to the garbage.
-    pub(super) fn retire<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, row: &wire::ObjectRow) -> Result<(), Error> {
+    pub(super) fn retire<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        row: &wire::ObjectRow,
+    ) -> Result<(), Error> {
         for extent in &row.extents {
             let group = GroupId(extent.group);
             let id = ExtentId::from_wire(&extent.id).map_err(|e| corrupt("an object's extent").because(e))?;
@@ -58,7 +65,12 @@ impl Machine {
         Ok(())
     }
 
-    fn retire_extent<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, id: GroupId, extent: ExtentId) -> Result<(), Error> {
+    fn retire_extent<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        id: GroupId,
+        extent: ExtentId,
+    ) -> Result<(), Error> {
         let key = t::extent_key(id, extent);
         let row: Option<wire::ExtentRow> = tx.row(t::EXTENTS, &key)?;
         let row = row.ok_or_else(|| corrupt(format!("extent {extent} of group {id} has no row")))?;
@@ -87,7 +99,8 @@ impl Machine {
         row: wire::ExtentRow,
         missing: u32,
     ) -> Result<(), Error> {
-        let known = self.map.groups().get(&group).ok_or_else(|| corrupt(format!("group {group} is unknown")))?;
+        let known =
+            self.map.groups().get(&group).ok_or_else(|| corrupt(format!("group {group} is unknown")))?;
         self.work.missing(known, row.missing, missing);
         self.count_missing(row.missing, missing);
         let key = t::extent_key(group, extent);

@@ -43,7 +43,8 @@ pub(crate) fn check_age(id: CommandId, now: Timestamp) -> Result<(), Error> {
         return Err(refuse(ErrorCode::CommandExpired, sentence));
     }
     if is_far_ahead(id.made(), now) {
-        let sentence = format!("the command id is of {}, far ahead of cluster time {now}: use cluster time", id.made());
+        let sentence =
+            format!("the command id is of {}, far ahead of cluster time {now}: use cluster time", id.made());
         return Err(invalid(sentence));
     }
     Ok(())

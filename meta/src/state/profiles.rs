@@ -39,7 +39,9 @@ impl Machine {
             0 => SLOTS_PER_DISK,
             slots @ 1..=SLOTS_PER_DISK_MAX => slots,
             slots => {
-                let sentence = format!("slots_per_disk is {slots}; expected 1 to {SLOTS_PER_DISK_MAX}, or 0 for the default");
+                let sentence = format!(
+                    "slots_per_disk is {slots}; expected 1 to {SLOTS_PER_DISK_MAX}, or 0 for the default"
+                );
                 return Err(invalid(sentence));
             }
         };
@@ -74,7 +76,8 @@ impl Machine {
         let mut next = self.totals.next_group.max(1);
         for profile in [&small, &main] {
             let wanted = groups_wanted(&self.map, profile, slots_per_disk);
-            let made = create_groups(&self.map, profile, wanted, GroupId(next)).map_err(|none| no_place(&none))?;
+            let made =
+                create_groups(&self.map, profile, wanted, GroupId(next)).map_err(|none| no_place(&none))?;
             next = after(&made, next)?;
             groups.extend(made);
         }
@@ -95,9 +98,13 @@ impl Machine {
     ) -> Result<Answer, Error> {
         let id = ProfileId(form.profile);
         let profile = self.map.profiles().get(&id);
-        let profile = profile.ok_or_else(|| refuse(ErrorCode::NoSuchProfile, format!("there is no profile {id}")))?;
+        let profile =
+            profile.ok_or_else(|| refuse(ErrorCode::NoSuchProfile, format!("there is no profile {id}")))?;
         if form.groups == 0 || form.groups > SUBSTITUTES_MAX {
-            return Err(invalid(format!("{} substitute groups; expected 1 to {SUBSTITUTES_MAX}", form.groups)));
+            return Err(invalid(format!(
+                "{} substitute groups; expected 1 to {SUBSTITUTES_MAX}",
+                form.groups
+            )));
         }
         if profile.refuse_below_policy() {
             let sentence = format!(
@@ -112,14 +119,20 @@ impl Machine {
         // Several writers ask at once; the first one's groups serve them all.
         if let Some(count) = u32::try_from(lacking).ok().filter(|count| *count > 0) {
             let first = self.totals.next_group.max(1);
-            let made = create_substitutes(&self.map, profile, count, GroupId(first)).map_err(|none| no_place(&none))?;
+            let made = create_substitutes(&self.map, profile, count, GroupId(first))
+                .map_err(|none| no_place(&none))?;
             let next = after(&made, first)?;
             self.add_groups(tx, made, next)?;
         }
         Ok(Answer::Done(true))
     }
 
-    fn add_groups<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, groups: Vec<Group>, next: u32) -> Result<(), Error> {
+    fn add_groups<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        groups: Vec<Group>,
+        next: u32,
+    ) -> Result<(), Error> {
         for group in groups {
             self.put_group(tx, group).map_err(broken)?;
         }

@@ -142,7 +142,10 @@ fn parse_node(register: &wire::RegisterNode) -> Result<Node, Error> {
 
 fn parse_disks(reports: &[wire::DiskReport]) -> Result<Vec<Reported>, Error> {
     if reports.len() > DISKS_MAX {
-        return Err(invalid(format!("the node reports {} disks; at most {DISKS_MAX} are allowed", reports.len())));
+        return Err(invalid(format!(
+            "the node reports {} disks; at most {DISKS_MAX} are allowed",
+            reports.len()
+        )));
     }
     let mut uuids = BTreeSet::new();
     reports

@@ -34,7 +34,9 @@ impl Machine {
         let items = [report.dropped.len(), report.filled.len(), report.rebuilt.len(), report.lost.len()];
         let items = items.into_iter().fold(0, usize::saturating_add);
         if items > REPORT_ITEMS_MAX {
-            return Err(invalid(format!("the report has {items} items; at most {REPORT_ITEMS_MAX} are allowed: send several")));
+            return Err(invalid(format!(
+                "the report has {items} items; at most {REPORT_ITEMS_MAX} are allowed: send several"
+            )));
         }
         let dropped = parse(report.dropped)?;
         let filled = parse(report.filled)?;
@@ -109,7 +111,12 @@ impl Machine {
         Ok(())
     }
 
-    fn mark<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item, mask: impl Fn(u32) -> u32) -> Result<(), Error> {
+    fn mark<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        item: &Item,
+        mask: impl Fn(u32) -> u32,
+    ) -> Result<(), Error> {
         let row = tx.row::<wire::ExtentRow>(t::EXTENTS, &t::extent_key(item.group, item.extent))?;
         if let Some(row) = row
             && mask(row.missing) != row.missing

@@ -113,7 +113,10 @@ pub fn rows_of(number: u32) -> KeyRange {
 /// The object's key within its bucket.
 pub(crate) fn object_of(key: &Bytes) -> Result<Bytes, StorageError> {
     if key.len() <= NUMBER_BYTES {
-        return Err(corrupt(format!("a key of objects has {} bytes, expected more than {NUMBER_BYTES}", key.len())));
+        return Err(corrupt(format!(
+            "a key of objects has {} bytes, expected more than {NUMBER_BYTES}",
+            key.len()
+        )));
     }
     Ok(key.slice(NUMBER_BYTES..))
 }
@@ -130,7 +133,8 @@ pub(crate) fn number_of(key: &[u8]) -> Result<u32, StorageError> {
 pub(crate) fn extent_of(key: &[u8]) -> Result<(GroupId, ExtentId), StorageError> {
     let extent = key.get(NUMBER_BYTES..EXTENT_KEY_BYTES).filter(|_| key.len() == EXTENT_KEY_BYTES);
     let extent = extent.and_then(|extent| ExtentId::from_wire(extent).ok());
-    let wrong = || corrupt(format!("a key of an extent has {} bytes, expected {EXTENT_KEY_BYTES}", key.len()));
+    let wrong =
+        || corrupt(format!("a key of an extent has {} bytes, expected {EXTENT_KEY_BYTES}", key.len()));
     Ok((GroupId(number_of(key)?), extent.ok_or_else(wrong)?))
 }
 
@@ -166,10 +170,7 @@ mod tests {
         assert_eq!(&object_key(BucketId(7), b"a/b")[..], b"\0\0\0\0\0\x07a/b");
         let bytes = b"\0\0\0\0\x01\x02\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10";
         assert_eq!(&extent_key(GroupId(258), extent)[..], bytes);
-        assert_eq!(
-            &command_key(CommandId(1))[..],
-            b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01"
-        );
+        assert_eq!(&command_key(CommandId(1))[..], b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01");
         assert_eq!(&mask_value(5)[..], b"\0\0\0\x05");
     }
 

@@ -67,11 +67,13 @@ impl Machine {
     fn profile_for_bucket(&self, name: &str) -> Result<ProfileId, Error> {
         let name: ProfileName = name.parse()?;
         if name.as_str().ends_with(SMALL_SUFFIX) {
-            let sentence = format!("profile {name} only serves small objects: name the profile without {SMALL_SUFFIX}");
+            let sentence =
+                format!("profile {name} only serves small objects: name the profile without {SMALL_SUFFIX}");
             return Err(invalid(sentence));
         }
         let profile = self.map.profile_named(name.as_str());
-        let missing = || refuse(ErrorCode::NoSuchProfile, format!("there is no profile {name}; create it first"));
+        let missing =
+            || refuse(ErrorCode::NoSuchProfile, format!("there is no profile {name}; create it first"));
         Ok(profile.ok_or_else(missing)?.id())
     }
 
@@ -94,8 +96,12 @@ impl Machine {
 
     /// A tenant as callers see it, with the sums over its buckets.
     pub(super) fn describe_tenant(&self, row: &wire::TenantRow) -> wire::Tenant {
-        let mut tenant =
-            wire::Tenant { id: row.id, name: row.name.clone(), created_ms: row.created_ms, ..Default::default() };
+        let mut tenant = wire::Tenant {
+            id: row.id,
+            name: row.name.clone(),
+            created_ms: row.created_ms,
+            ..Default::default()
+        };
         for bucket in self.buckets_of(TenantId(row.id)) {
             tenant.buckets = tenant.buckets.saturating_add(1);
             tenant.objects = tenant.objects.saturating_add(bucket.objects);

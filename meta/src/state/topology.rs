@@ -44,7 +44,10 @@ impl Machine {
         for item in &set.disks {
             let health = Health::from_wire(item.health)?;
             if item.reason.len() > REASON_BYTES_MAX {
-                return Err(invalid(format!("the reason of disk {} has over {REASON_BYTES_MAX} bytes", item.disk)));
+                return Err(invalid(format!(
+                    "the reason of disk {} has over {REASON_BYTES_MAX} bytes",
+                    item.disk
+                )));
             }
             if let Some(disk) = self.map.disks().get(&DiskId(item.disk)) {
                 let reason = if health == Health::Up { String::new() } else { item.reason.clone() };
@@ -75,7 +78,11 @@ impl Machine {
     }
 
     /// Puts a disk into memory and its table; false when it stands there already.
-    pub(super) fn put_disk<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, disk: Disk) -> Result<bool, InvalidInput> {
+    pub(super) fn put_disk<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        disk: Disk,
+    ) -> Result<bool, InvalidInput> {
         if self.map.disks().get(&disk.id) == Some(&disk) {
             return Ok(false);
         }

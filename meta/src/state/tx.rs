@@ -26,7 +26,11 @@ impl<'a, K: KvRead> Tx<'a, K> {
         Self { kv, pending, version: Version(index), now }
     }
 
-    pub(crate) fn row<M: Message + Default>(&self, table: Table, key: &[u8]) -> Result<Option<M>, StorageError> {
+    pub(crate) fn row<M: Message + Default>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<M>, StorageError> {
         row(&self.pending.over(self.kv), table, key)
     }
 
@@ -42,7 +46,12 @@ impl<'a, K: KvRead> Tx<'a, K> {
         self.pending.set(table, key, None);
     }
 
-    pub(crate) fn scan(&self, table: Table, range: &KeyRange, limit: usize) -> Result<Vec<Row>, StorageError> {
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Row>, StorageError> {
         self.pending.over(self.kv).scan(table, range, Order::Ascending, limit)
     }
 }

@@ -58,7 +58,12 @@ impl WorkIndex {
     }
 
     /// The entries of one of the group's garbage rows change.
-    pub(crate) fn garbage(&mut self, group: GroupId, before: &[wire::GarbageSlot], after: &[wire::GarbageSlot]) {
+    pub(crate) fn garbage(
+        &mut self,
+        group: GroupId,
+        before: &[wire::GarbageSlot],
+        after: &[wire::GarbageSlot],
+    ) {
         before.iter().for_each(|slot| count(&mut self.drops, (DiskId(slot.disk), group), false));
         after.iter().for_each(|slot| count(&mut self.drops, (DiskId(slot.disk), group), true));
     }

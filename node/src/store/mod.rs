@@ -22,6 +22,8 @@ mod error;
 mod index;
 mod record;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,11 +87,7 @@ impl<D: Disk> ShardStore<D> {
     /// # Errors
     ///
     /// `Failed` when the disk cannot be listed or written.
-    pub async fn open(
-        disk: D,
-        superblock: Superblock,
-        limit_bytes: Option<u64>,
-    ) -> Result<Self, StoreError> {
+    pub async fn open(disk: D, superblock: Superblock, limit_bytes: Option<u64>) -> Result<Self, StoreError> {
         let space = disk.space().await.map_err(|error| StoreError::failed(&error))?;
         let mut index = Index::new(limit_bytes, space);
         index::load(&disk, &mut index).await?;
@@ -152,23 +150,21 @@ impl<D: Disk> ShardStore<D> {
         blocks: u32,
         priority: Priority,
     ) -> Result<ShardRead, StoreError> {
-        self.inner.read(name, first_block, blocks, priority).await
+        let wanted = (first_block as usize, blocks as usize);
+        let (header, bytes, range) = self.inner.read_verified(name, wanted, priority).await?;
+        let block_crcs = header.block_crcs[range].to_vec();
+        let ShardHeader { shard_bytes, tenant_tag, .. } = header;
+        Ok(ShardRead { bytes, block_crcs, shard_bytes, tenant_tag })
     }
 
     /// Reads and verifies a whole shard without handing it out.
     ///
     /// # Errors
     ///
-    /// None today; a way to fail is kept for engines that can tell a passing trouble from damage.
+    /// `Failed` when the engine breaks its contract; trouble with the shard is an answer.
     pub async fn check(&self, name: ShardName, priority: Priority) -> Result<Presence, StoreError> {
-        let header = match self.inner.header(name, priority).await {
-            Ok(header) => header,
-            Err(StoreError::NoSuchShard(_)) => return Ok(Presence::Absent),
-            Err(StoreError::Damaged { .. }) => return Ok(Presence::Damaged),
-            Err(error) => return Err(error),
-        };
-        match self.inner.read(name, 0, 0, priority).await {
-            Ok(_) => Ok(Presence::Whole(ShardStat::of(&header))),
+        match self.inner.read_verified(name, (0, 0), priority).await {
+            Ok((header, _, _)) => Ok(Presence::Whole(ShardStat::of(&header))),
             Err(StoreError::NoSuchShard(_)) => Ok(Presence::Absent),
             Err(StoreError::Damaged { .. }) => Ok(Presence::Damaged),
             Err(error) => Err(error),
@@ -204,11 +200,7 @@ impl<D: Disk> ShardStore<D> {
     /// # Errors
     ///
     /// `Failed`; then some may be there again after a crash.
-    pub async fn delete_slot(
-        &self,
-        group: GroupId,
-        slot: SlotIndex,
-    ) -> Result<Durable<Removed>, StoreError> {
+    pub async fn delete_slot(&self, group: GroupId, slot: SlotIndex) -> Result<Durable<Removed>, StoreError> {
         let next = |index: &Index| index.of_group(group, None, DELETE_BATCH, |name| name.slot == slot);
         self.inner.delete_all(next).await
     }
@@ -255,9 +247,10 @@ impl<D: Disk> ShardStore<D> {
         }
     }
 
-    /// Whether the disk takes no more writes.
-    pub fn has_failed(&self) -> bool {
-        self.inner.failure.get().is_some()
+    /// Bytes of a shard's file; `None` when there is no such shard or its file is damaged.
+    pub fn file_bytes(&self, name: &ShardName) -> Option<usize> {
+        let file_bytes = self.inner.index().get(name)?.file_bytes()?;
+        usize::try_from(file_bytes).ok()
     }
 }
 
@@ -373,27 +366,26 @@ impl<D: Disk> Inner<D> {
         Ok(header)
     }
 
-    async fn read(
+    /// Reads blocks (first, count; 0 for all to the end), and verifies each.
+    async fn read_verified(
         &self,
         name: ShardName,
-        first_block: u32,
-        blocks: u32,
+        wanted: (usize, usize),
         priority: Priority,
-    ) -> Result<ShardRead, StoreError> {
-        let wanted = (first_block as usize, blocks as usize);
+    ) -> Result<(ShardHeader, Bytes, Range<usize>), StoreError> {
         let (header, payload) = self.read_file(name, Some(wanted), priority).await?;
         let Some((bytes, range)) = payload else {
-            return Err(StoreError::Invalid("no blocks were asked for".to_owned()));
+            return Err(StoreError::Failed("the engine gave no blocks".to_owned()));
         };
-        let block_crcs = header.block_crcs[range].to_vec();
-        if verify_blocks(&bytes, first_block, &block_crcs).is_err() {
-            return Err(self.damaged_block(name, first_block, &bytes, &block_crcs));
+        let first_block = u32::try_from(range.start).unwrap_or(u32::MAX);
+        let crcs = &header.block_crcs[range.clone()];
+        if verify_blocks(&bytes, first_block, crcs).is_err() {
+            return Err(self.damaged_blocks(name, first_block, &bytes, crcs));
         }
-        let ShardHeader { shard_bytes, tenant_tag, .. } = header;
-        Ok(ShardRead { bytes, block_crcs, shard_bytes, tenant_tag })
+        Ok((header, bytes, range))
     }
 
-    fn damaged_block(&self, name: ShardName, first_block: u32, bytes: &[u8], crcs: &[u32]) -> StoreError {
+    fn damaged_blocks(&self, name: ShardName, first_block: u32, bytes: &[u8], crcs: &[u32]) -> StoreError {
         let found = block_checksums(bytes);
         let bad: Vec<u64> = (u64::from(first_block)..)
             .zip(found.iter().zip(crcs))

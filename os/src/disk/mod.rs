@@ -248,8 +248,7 @@ impl Disk for OsDisk {
 fn lock(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, StorageError> {
     let what = || format!("cannot lock the disk {}", path.display());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock =
-        fs::openat(directory, LOCK_NAME, flags, FILE_MODE).map_err(|e| errors::from(e, what()))?;
+    let lock = fs::openat(directory, LOCK_NAME, flags, FILE_MODE).map_err(|e| errors::from(e, what()))?;
     transfer::retried(|| fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)).map_err(|error| {
         if error == Errno::WOULDBLOCK {
             StorageError::new(StorageErrorKind::Locked, format!("{} is in use", path.display()))

@@ -11,9 +11,9 @@ use env::{Batch, KeyRange, Kv, KvRead, Order, Row, StorageError, StorageErrorKin
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Options, ReadOptions, WriteBatch};
 
+use super::errors;
 use super::names::{self, Directory, NameLock};
 use super::options::Limits;
-use super::errors;
 use crate::blocking::{self, Broken, GroupFlush};
 
 /// The column family that RocksDB has in any case. No table of ours.
@@ -149,7 +149,8 @@ impl Shared {
 
     fn write(&self, batch: Batch) -> Result<(), StorageError> {
         let changes = batch.into_changes();
-        let open_end = |change: &Change| matches!(change, Change::DeleteRange(_, range) if range.end.is_none());
+        let open_end =
+            |change: &Change| matches!(change, Change::DeleteRange(_, range) if range.end.is_none());
         // A poisoned lock guards nothing that a panic could have left half done.
         if changes.iter().any(open_end) {
             let _alone = self.order.write().unwrap_or_else(PoisonError::into_inner);
@@ -180,9 +181,7 @@ impl Shared {
                 }
             }
         }
-        self.db
-            .write(batch)
-            .map_err(|e| errors::from(e, format!("cannot write to the store {}", self.name)))
+        self.db.write(batch).map_err(|e| errors::from(e, format!("cannot write to the store {}", self.name)))
     }
 
     /// A key beyond all keys of a table, those that `earlier` changes put included: RocksDB's ranges

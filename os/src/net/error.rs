@@ -90,7 +90,9 @@ fn peers_alert(alert: u64) -> String {
     match alert {
         42 | 43 | 46 => "the peer cannot use this process's certificate".to_owned(),
         44 => "the peer says that this process's certificate is revoked".to_owned(),
-        45 => "the peer says that this process's certificate has expired; check it and both clocks".to_owned(),
+        45 => {
+            "the peer says that this process's certificate has expired; check it and both clocks".to_owned()
+        }
         48 | 51 => "this process's certificate is not of the peer's authority".to_owned(),
         116 => "the peer wants a certificate, and this process sent none".to_owned(),
         120 => "the peer speaks another version of the protocol".to_owned(),

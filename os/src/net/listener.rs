@@ -24,6 +24,8 @@ const HANDSHAKES_MAX: usize = 256;
 const HANDSHAKES_RESERVED: usize = HANDSHAKES_MAX / 2;
 /// Time for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at once, at one address: what bounds the memory that all peers together can take.
+const CONNECTIONS_MAX: usize = 8192;
 /// Connections that are made and not accepted yet.
 const BACKLOG: usize = 64;
 
@@ -64,22 +66,28 @@ async fn run(endpoint: Endpoint, handshakes: Handshakes, mut stopping: watch::Re
     loop {
         let incoming = tokio::select! {
             biased;
-            _ = stopping.wait_for(|stopping| *stopping) => {
+            () = stopped(&mut stopping) => {
                 endpoint.close(CODE_CLOSED, b"stopping");
-                endpoint.wait_idle().await;
-                break;
+                break endpoint.wait_idle().await;
             }
             () = handshakes.accepted.closed() => {
-                endpoint.set_server_config(None);
-                break;
+                break endpoint.set_server_config(None);
             }
             incoming = endpoint.accept() => incoming,
         };
         match incoming {
+            Some(incoming) if endpoint.open_connections() >= CONNECTIONS_MAX => {
+                handshakes.refuse(incoming, "too many connections");
+            }
             Some(incoming) => handshakes.admit(incoming),
             None => break,
         }
     }
+}
+
+/// Waits until the host stops, or nobody is left who could stop it.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// The handshakes under way at one endpoint.
@@ -101,11 +109,13 @@ impl Handshakes {
             Ok(slot) => {
                 tokio::spawn(self.clone().shake_hands(incoming, slot));
             }
-            Err(_) => {
-                self.refusals.refused(canonical(incoming.remote_address()), "too many handshakes at once");
-                incoming.refuse();
-            }
+            Err(_) => self.refuse(incoming, "too many handshakes at once"),
         }
+    }
+
+    fn refuse(&self, incoming: Incoming, reason: &str) {
+        self.refusals.refused(canonical(incoming.remote_address()), reason);
+        incoming.refuse();
     }
 
     /// Holds `slot` until the connection is accepted, so that a service that accepts nothing is not

@@ -64,7 +64,8 @@ impl OsNet {
         let cannot = |reason: String| NetError::CannotListen { address: "any address".to_owned(), reason };
         let mut client_config = ClientConfig::new(Arc::new(tls::client(&credentials).map_err(cannot)?));
         client_config.transport_config(Arc::new(transport::config(Side::Client)));
-        let mut server_config = ServerConfig::with_crypto(Arc::new(tls::server(&credentials).map_err(cannot)?));
+        let mut server_config =
+            ServerConfig::with_crypto(Arc::new(tls::server(&credentials).map_err(cannot)?));
         server_config
             .transport_config(Arc::new(transport::config(Side::Server)))
             .max_incoming(transport::INCOMING_MAX)
@@ -95,10 +96,8 @@ impl OsNet {
 
     /// Tries the addresses of a name one after the other; each gets its share of the time.
     async fn connect_any(&self, address: &str, expect: &Expect) -> Result<OsConnection, NetError> {
-        let unreachable = |reason: &str| NetError::Unreachable {
-            address: address.to_owned(),
-            reason: reason.to_owned(),
-        };
+        let unreachable =
+            |reason: &str| NetError::Unreachable { address: address.to_owned(), reason: reason.to_owned() };
         let found = resolve(address).await.map_err(|error| unreachable(&error.to_string()))?;
         let share = CONNECT_TIMEOUT / u32::try_from(found.len()).unwrap_or(1).max(1);
         let mut failed = unreachable("the name has no address");
@@ -120,11 +119,10 @@ impl OsNet {
         expect: &Expect,
     ) -> Result<OsConnection, NetError> {
         let name = certificate::server_name(expect.role());
-        let connecting = self
-            .0
-            .client
-            .connect_with(self.0.client_config.clone(), socket_address, name)
-            .map_err(|error| NetError::Unreachable { address: address.to_owned(), reason: error.to_string() })?;
+        let connecting =
+            self.0.client.connect_with(self.0.client_config.clone(), socket_address, name).map_err(
+                |error| NetError::Unreachable { address: address.to_owned(), reason: error.to_string() },
+            )?;
         let connection = connecting.await.map_err(|e| expected(error::connecting(address, &e), expect))?;
         let untrusted = |reason: String| {
             connection.close(CODE_REFUSED, reason.as_bytes());
@@ -200,10 +198,5 @@ async fn listen_patiently(address: SocketAddr, config: &ServerConfig) -> io::Res
 }
 
 fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    Endpoint::new(
-        transport::endpoint_config()?,
-        server,
-        transport::socket(address)?,
-        Arc::new(TokioRuntime),
-    )
+    Endpoint::new(transport::endpoint_config()?, server, transport::socket(address)?, Arc::new(TokioRuntime))
 }

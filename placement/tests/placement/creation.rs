@@ -217,7 +217,8 @@ fn shortages_tell_what_to_add() {
         text.contains("have room for 5 of them; add disks to rack s0/r2 (has 1), or add a rack"),
         "{text}"
     );
-    let text = say(&map(&even(1, 1, 4), 1), &profile(1, 4, 2, FailureDomain::Disk));
+    let by_disk = profile(1, 4, 2, FailureDomain::Disk);
+    let text = say(&map(&even(1, 1, 4), 1), &by_disk);
     assert!(text.contains("profile rs-4-2 wants 6 disks; there are 4 healthy: add 2 disks"), "{text}");
     let text = say(&placement::ClusterMap::new(), &rs);
     assert!(text.contains("add"), "{text}");

@@ -1,5 +1,5 @@
 //! Properties of placement over random topologies, and vectors over a small one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod common;
 mod creation;

@@ -63,7 +63,7 @@ proptest! {
             if let Ok(node) = row.try_into() { map.put_node(node); }
         }
         for (id, node, capacity_bytes, health) in disks {
-            let uuid = vec![id as u8; 16].into();
+            let uuid = vec![u8::try_from(id).unwrap(); 16].into();
             let row = wire::Disk { id, uuid, node, name: "d".into(), capacity_bytes, health, reason: String::new() };
             if let Ok(disk) = row.try_into() { let _ = map.put_disk(disk); }
         }
@@ -94,7 +94,7 @@ fn maps_round_trip() {
     set_health(&mut map, DiskId(1), Health::Down);
     let group = map.groups_on(DiskId(1)).next().unwrap().clone();
     let slot = group.slots.iter().position(|s| s.disk == DiskId(1)).unwrap();
-    let step = relocate(&map, &group, SlotIndex(slot as u8)).unwrap();
+    let step = relocate(&map, &group, SlotIndex(u8::try_from(slot).unwrap())).unwrap();
     map.put_group(apply_move(&map, &group, step.slot, step.to).unwrap()).unwrap();
     let wire = wire::Map::from(&map);
     assert_eq!(wire::Map::from(&ClusterMap::try_from(wire.clone()).unwrap()), wire);
@@ -116,7 +116,7 @@ fn bad_rows_are_refused() {
     };
     refuse(&|g| g.slots[0].disk = g.slots[1].disk, "two slots on one disk");
     refuse(&|g| g.slots[0].disk = DiskId(99), "disk 99 is unknown");
-    refuse(&|g| drop(g.slots.pop()), "has 5 slots");
+    refuse(&|g| g.slots.truncate(5), "has 5 slots");
     refuse(&|g| g.profile = proto::ProfileId(9), "profile 9 is unknown");
     refuse(&|g| g.epoch = Epoch(0), "fall from 1 to 0");
     refuse(&|g| g.slots.swap(0, 1), "the epoch is still 1");

@@ -67,7 +67,7 @@ proptest! {
         map.put_profile(profile.clone()).unwrap();
         let Ok(groups) = create_groups(&map, &profile, 5, GroupId(1)) else { return Ok(()) };
         put_all(&mut map, &groups);
-        let slot = SlotIndex(slot % profile.slots() as u8);
+        let slot = SlotIndex(slot % u8::try_from(profile.slots()).unwrap());
         let from = groups[0].slots[usize::from(slot.0)].disk;
         set_health(&mut map, from, Health::Down);
         match relocate(&map, &groups[0], slot) {

@@ -1,0 +1,282 @@
+//! Who is alive: heartbeats in, changes of health out.
+//!
+//! A plain structure of the leader; nothing of it is replicated but the changes that it proposes. A new
+//! leader has heard nobody: silence counts from when it first looks, and it never takes a node for
+//! better than the map says before it has heard the node itself. A node that has registered anew counts
+//! as just heard.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use env::Monotonic;
+use placement::{ClusterMap, Disk, Health, Node, REASON_BYTES_MAX};
+use proto::limits::NAME_BYTES_MAX;
+use proto::{DiskId, ErrorCode, Failure, Incarnation, NodeId, wire};
+
+use crate::state::shortened;
+
+const UNREPORTED: &str = "its node does not report it";
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    suspect_after: Duration,
+    down_after: Duration,
+    nodes: BTreeMap<NodeId, Heard>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    incarnation: Incarnation,
+    /// When silence began to count.
+    at: Monotonic,
+    /// The latest report of each disk; none before the first heartbeat.
+    disks: Option<BTreeMap<DiskId, wire::DiskReport>>,
+}
+
+impl Liveness {
+    /// Nobody is heard yet. A node is suspect when silent for `suspect_after`, down after `down_after`.
+    pub fn new(suspect_after: Duration, down_after: Duration) -> Self {
+        Self { suspect_after, down_after, nodes: BTreeMap::new() }
+    }
+
+    /// A heartbeat has come. Reports of disks that are not the node's are passed over, so that memory
+    /// is bounded by the map.
+    ///
+    /// # Errors
+    ///
+    /// `StaleNode` when the node is not registered, or a later life of it is; `Unavailable` when this
+    /// life of it is not registered here (yet). Nothing is changed then.
+    pub fn heard(
+        &mut self,
+        map: &ClusterMap,
+        node: NodeId,
+        incarnation: Incarnation,
+        now: Monotonic,
+        reports: Vec<wire::DiskReport>,
+    ) -> Result<(), Failure> {
+        let stale = |sentence: String| Failure::new(ErrorCode::StaleNode, sentence);
+        let known = map.nodes().get(&node);
+        let known =
+            known.ok_or_else(|| stale(format!("node {node} is not registered: register it first")))?;
+        if incarnation < known.incarnation {
+            let sentence = format!(
+                "node {node} is known with incarnation {}, this is {incarnation}: another daemon runs under its id",
+                known.incarnation
+            );
+            return Err(stale(sentence));
+        }
+        if incarnation > known.incarnation {
+            let sentence =
+                format!("incarnation {incarnation} of node {node} is not registered: register it again");
+            return Err(Failure::new(ErrorCode::Unavailable, sentence));
+        }
+        let own = |report: &wire::DiskReport| {
+            map.disks().get(&DiskId(report.disk)).is_some_and(|disk| disk.node == node)
+        };
+        let disks = reports.into_iter().filter(own).map(|report| (DiskId(report.disk), bounded(report)));
+        self.nodes.insert(node, Heard { incarnation, at: now, disks: Some(disks.collect()) });
+        Ok(())
+    }
+
+    /// What should change in the map; to be asked several times within the time of suspicion.
+    pub fn changes(&mut self, now: Monotonic, map: &ClusterMap) -> Option<wire::SetHealth> {
+        let mut set = wire::SetHealth::default();
+        for node in map.nodes().values() {
+            let heard = self.nodes.entry(node.id).or_insert_with(|| Heard::unheard(node.incarnation, now));
+            if heard.incarnation < node.incarnation {
+                *heard = Heard::unheard(node.incarnation, now);
+            }
+            let silent = now.since(heard.at);
+            let health = self.judge(node, silent, self.nodes.get(&node.id));
+            if health != node.health {
+                let incarnation = node.incarnation.0;
+                set.nodes.push(wire::NodeHealth { node: node.id.0, incarnation, health: health.to_wire() });
+            }
+            let reports = self.nodes.get(&node.id).and_then(|heard| heard.disks.as_ref());
+            if let Some(reports) = reports {
+                set.disks
+                    .extend(map.disks_of(node.id).filter_map(|disk| judge_disk(disk, reports.get(&disk.id))));
+            }
+        }
+        (!set.nodes.is_empty() || !set.disks.is_empty()).then_some(set)
+    }
+
+    fn judge(&self, node: &Node, silent: Duration, heard: Option<&Heard>) -> Health {
+        let by_silence = if silent >= self.down_after {
+            Health::Down
+        } else if silent >= self.suspect_after {
+            Health::Suspect
+        } else {
+            Health::Up
+        };
+        match heard {
+            Some(Heard { disks: Some(_), .. }) => by_silence,
+            _ => by_silence.max(node.health),
+        }
+    }
+
+    /// The latest report of a disk; none when its node has not been heard.
+    pub fn report(&self, map: &ClusterMap, disk: DiskId) -> Option<&wire::DiskReport> {
+        let node = map.disks().get(&disk)?.node;
+        self.nodes.get(&node)?.disks.as_ref()?.get(&disk)
+    }
+
+    /// How long ago the node was heard; none when never.
+    pub fn heard_ago(&self, node: NodeId, now: Monotonic) -> Option<Duration> {
+        let heard = self.nodes.get(&node)?;
+        heard.disks.as_ref().map(|_| now.since(heard.at))
+    }
+
+    /// Disks that last reported to be full.
+    pub fn full_disks(&self) -> impl Iterator<Item = DiskId> {
+        let reports = self.nodes.values().filter_map(|heard| heard.disks.as_ref()).flatten();
+        reports.filter(|(_, report)| report.full).map(|(disk, _)| *disk)
+    }
+}
+
+impl Heard {
+    fn unheard(incarnation: Incarnation, now: Monotonic) -> Self {
+        Self { incarnation, at: now, disks: None }
+    }
+}
+
+/// A change of the disk's own health, by the latest heartbeat of its node.
+fn judge_disk(disk: &Disk, report: Option<&wire::DiskReport>) -> Option<wire::DiskHealth> {
+    let reason = report.map_or(UNREPORTED, |report| &report.failure);
+    let health = if reason.is_empty() { Health::Up } else { Health::Down };
+    (health != disk.health).then(|| wire::DiskHealth {
+        disk: disk.id.0,
+        health: health.to_wire(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// A report whose texts have a bound.
+fn bounded(report: wire::DiskReport) -> wire::DiskReport {
+    wire::DiskReport {
+        name: shortened(&report.name, NAME_BYTES_MAX),
+        failure: shortened(&report.failure, REASON_BYTES_MAX),
+        engine: shortened(&report.engine, REASON_BYTES_MAX),
+        uuid: report.uuid.slice(..report.uuid.len().min(size_of::<u128>())),
+        ..report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{DiskUuid, Label};
+
+    use super::*;
+
+    const SUSPECT: Duration = Duration::from_secs(3);
+    const DOWN: Duration = Duration::from_secs(15);
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::new(Duration::from_secs(seconds))
+    }
+
+    /// Two nodes, with disks 1 and 2, and 3.
+    fn map(health: Health) -> ClusterMap {
+        let label: Label = "x".parse().unwrap();
+        let mut map = ClusterMap::new();
+        for node in [1, 2] {
+            map.put_node(Node {
+                id: NodeId(node),
+                site: label.clone(),
+                rack: label.clone(),
+                address: "h:1".into(),
+                health,
+                incarnation: Incarnation(1),
+            });
+        }
+        for (disk, node) in [(1, 1), (2, 1), (3, 2)] {
+            map.put_disk(Disk {
+                id: DiskId(disk),
+                uuid: DiskUuid(disk.into()),
+                node: NodeId(node),
+                name: label.clone(),
+                capacity_bytes: 1,
+                health: Health::Up,
+                reason: String::new(),
+            })
+            .unwrap();
+        }
+        map
+    }
+
+    fn reports(disks: &[u32]) -> Vec<wire::DiskReport> {
+        disks.iter().map(|disk| wire::DiskReport { disk: *disk, ..Default::default() }).collect()
+    }
+
+    fn beat(liveness: &mut Liveness, map: &ClusterMap, node: u32, seconds: u64) {
+        let disks = reports(&[1, 2, 3]);
+        liveness.heard(map, NodeId(node), Incarnation(1), at(seconds), disks).unwrap();
+    }
+
+    fn nodes(set: Option<wire::SetHealth>) -> Vec<(u32, i32)> {
+        set.into_iter().flat_map(|set| set.nodes).map(|node| (node.node, node.health)).collect()
+    }
+
+    /// Silence makes suspect, then down; a heartbeat makes well at once.
+    #[test]
+    fn silence_and_return() {
+        let (mut liveness, up) = (Liveness::new(SUSPECT, DOWN), map(Health::Up));
+        assert_eq!(liveness.changes(at(0), &up), None);
+        beat(&mut liveness, &up, 1, 10);
+        beat(&mut liveness, &up, 2, 12);
+        assert_eq!(liveness.changes(at(12), &up), None);
+        assert_eq!(nodes(liveness.changes(at(13), &up)), [(1, 2)]);
+        assert_eq!(nodes(liveness.changes(at(25), &up)), [(1, 3), (2, 2)]);
+        beat(&mut liveness, &up, 1, 26);
+        assert_eq!(nodes(liveness.changes(at(26), &map(Health::Down))), [(1, 1), (2, 2)]);
+        assert_eq!(liveness.heard_ago(NodeId(1), at(28)), Some(Duration::from_secs(2)));
+    }
+
+    /// A new leader takes nobody for better than the map says, nor for worse before the time is over.
+    #[test]
+    fn a_new_leader_waits() {
+        let mut liveness = Liveness::new(SUSPECT, DOWN);
+        assert_eq!(liveness.changes(at(100), &map(Health::Up)), None);
+        assert_eq!(liveness.changes(at(102), &map(Health::Down)), None);
+        assert_eq!(nodes(liveness.changes(at(103), &map(Health::Up))), [(1, 2), (2, 2)]);
+        assert_eq!(liveness.heard_ago(NodeId(1), at(103)), None);
+    }
+
+    /// A restarted node counts from its registration; its former life is refused.
+    #[test]
+    fn restarts() {
+        let (mut liveness, mut map) = (Liveness::new(SUSPECT, DOWN), map(Health::Up));
+        beat(&mut liveness, &map, 1, 0);
+        beat(&mut liveness, &map, 2, 20);
+        let restarted = Node { incarnation: Incarnation(2), ..map.nodes()[&NodeId(1)].clone() };
+        map.put_node(restarted);
+        assert_eq!(liveness.changes(at(20), &map), None);
+        let mut heard = |node, incarnation| {
+            let heard = liveness.heard(&map, NodeId(node), Incarnation(incarnation), at(20), vec![]);
+            heard.map_err(|failure| failure.code)
+        };
+        assert_eq!(heard(1, 1), Err(ErrorCode::StaleNode));
+        assert_eq!(heard(1, 3), Err(ErrorCode::Unavailable));
+        assert_eq!(heard(9, 1), Err(ErrorCode::StaleNode));
+        assert_eq!(heard(1, 2), Ok(()));
+    }
+
+    /// Disks fail and return by the reports of their own node; what is not reported is down; texts and
+    /// foreign disks take no memory.
+    #[test]
+    fn disks() {
+        let (mut liveness, map) = (Liveness::new(SUSPECT, DOWN), map(Health::Up));
+        let mut disks = reports(&[1, 3, 99]);
+        disks[0].failure = "é".repeat(1000);
+        disks[0].full = true;
+        liveness.heard(&map, NodeId(1), Incarnation(1), at(0), disks).unwrap();
+        let set = liveness.changes(at(0), &map).unwrap();
+        let down: Vec<_> = set.disks.iter().map(|disk| (disk.disk, disk.health, disk.reason.len())).collect();
+        assert_eq!(down, [(1, 3, 1024), (2, 3, UNREPORTED.len())]);
+        assert_eq!(liveness.full_disks().collect::<Vec<_>>(), [DiskId(1)]);
+        assert!(liveness.report(&map, DiskId(3)).is_none());
+        beat(&mut liveness, &map, 1, 1);
+        assert_eq!(liveness.changes(at(1), &map), None);
+    }
+}

@@ -1,0 +1,24 @@
+//! Tests of log and state machine over stores in memory that forget what was not flushed.
+
+mod log;
+mod snapshot;
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use proto::wire;
+
+use super::types::{Entry, LeaderId, LogId, Proposal};
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId { leader_id: LeaderId { term, node_id: 1 }, index }
+}
+
+fn entry(index: u64, bytes: usize) -> Entry {
+    let payload = EntryPayload::Normal(Proposal(Bytes::from(vec![7; bytes])));
+    Entry { log_id: log_id(1, index), payload }
+}
+
+fn command(index: u64, action: wire::command::Action) -> Entry {
+    let command = wire::Command { proposed_ms: 1_000 + index, action: Some(action) };
+    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Proposal::new(&command)) }
+}

@@ -1,0 +1,93 @@
+//! Requests that are answered from the state, by the leader, with all that was committed before.
+
+use std::collections::BTreeSet;
+
+use env::{Clock, Env, KvRead, Rng};
+use proto::wire::command::Action;
+use proto::wire::request::Call;
+use proto::wire::response::Result as Reply;
+use proto::{DiskId, ErrorCode, Failure, Incarnation, NodeId, wire};
+
+use super::service::{Shared, failed};
+use crate::state::open::{OpenOptions, Opened, open_put};
+use crate::state::{Error, Machine, list, query, take};
+
+/// Substitute groups formed at a time, so that writers spread.
+const SUBSTITUTES: u32 = 8;
+
+impl<E: Env> Shared<E> {
+    pub(super) async fn ask(&self, question: Call) -> Result<Reply, Failure> {
+        match question {
+            // Not through Raft: a heartbeat says nothing about the state.
+            Call::Heartbeat(request) => self.heartbeat(request).map(Reply::Heartbeat),
+            Call::OpenPut(request) => self.open_put(&request).await.map(Reply::OpenPut),
+            question => {
+                self.node.linearize().await?;
+                self.node.replica().read(|machine, kv| answer(machine, kv, &question)).map_err(failed)
+            }
+        }
+    }
+
+    fn heartbeat(&self, beat: wire::Heartbeat) -> Result<wire::HeartbeatReply, Failure> {
+        let standing = self.node.standing();
+        if !standing.leads {
+            return Err(self.node.not_leader_now());
+        }
+        let (node, incarnation) = (NodeId(beat.node), Incarnation(beat.incarnation));
+        let now = self.env.clock().now();
+        self.node.replica().read(|machine, _| {
+            let mut watch = self.watch(standing.term);
+            watch.liveness.heard(machine.map(), node, incarnation, now, beat.disks)?;
+            Ok(wire::HeartbeatReply {
+                map_version: machine.map().version(),
+                work: take::has_work(machine, node),
+            })
+        })
+    }
+
+    async fn open_put(&self, request: &wire::OpenPut) -> Result<wire::OpenPutReply, Failure> {
+        self.node.linearize().await?;
+        let term = self.node.standing().term;
+        let full_disks: BTreeSet<DiskId> = self.watch(term).liveness.full_disks().collect();
+        let open = |substitutes| {
+            let (spread, now) = (self.env.rng().u64(), self.env.clock().wall());
+            let options = OpenOptions { spread, now, substitutes, full_disks: &full_disks };
+            self.node.replica().read(|machine, _| open_put(machine, request, options)).map_err(failed)
+        };
+        let profile = match open(true)? {
+            Opened::Granted(reply) => return Ok(*reply),
+            Opened::NeedSubstitutes { profile } => profile,
+        };
+        let form = wire::FormSubstitutes { profile: profile.0, groups: SUBSTITUTES };
+        match self.propose(Action::FormSubstitutes(form)).await {
+            Ok(_) => {}
+            // None can be formed: what else there is, the second question finds.
+            Err(refused) if refused.code == ErrorCode::NoLegalPlace => {}
+            Err(failure) => return Err(failure),
+        }
+        match open(false)? {
+            Opened::Granted(reply) => Ok(*reply),
+            Opened::NeedSubstitutes { .. } => {
+                Err(Failure::new(ErrorCode::NoLegalPlace, "no group can take a write just now"))
+            }
+        }
+    }
+}
+
+fn answer(machine: &Machine, kv: &impl KvRead, question: &Call) -> Result<Reply, Error> {
+    match question {
+        Call::GetObject(get) => query::get_object(machine, kv, get).map(Reply::GetObject),
+        Call::ListObjects(list) => list::list_objects(machine, kv, list).map(Reply::ListObjects),
+        Call::ListBuckets(list) => query::list_buckets(machine, list).map(Reply::ListBuckets),
+        Call::ListTenants(_) => query::list_tenants(machine).map(Reply::ListTenants),
+        Call::GetMap(_) => Ok(Reply::GetMap(query::get_map(machine))),
+        Call::GetNodeMap(get) => query::get_node_map(machine, NodeId(get.node)).map(Reply::GetNodeMap),
+        Call::TakeWork(work) => {
+            take::take_work(machine, kv, NodeId(work.node), work.limit).map(Reply::TakeWork)
+        }
+        Call::ListGroupExtents(list) => {
+            query::list_group_extents(machine, kv, list).map(Reply::ListGroupExtents)
+        }
+        _ => Err(Failure::new(ErrorCode::InvalidRequest, "a metadata server does not answer this").into()),
+    }
+}

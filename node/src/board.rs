@@ -1,0 +1,211 @@
+//! Which of the offered work to do now: bounded by kind, without doing anything twice at once, and
+//! what fails waits longer each time while the rest goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use env::Monotonic;
+use proto::{DiskId, Epoch, ExtentId, GroupId, InvalidInput, SlotIndex, wire};
+use tracing::warn;
+
+use crate::view::Placement;
+
+const DROPS_MAX: usize = 32;
+const FILLS_MAX: usize = 8;
+const REBUILDS_MAX: usize = 4;
+const SETBACK_MIN: Duration = Duration::from_secs(1);
+const SETBACK_MAX: Duration = Duration::from_secs(60);
+
+/// One piece of work, and its key: the same again is the same work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Job {
+    /// Drop what a slot has of an extent, or of all extents.
+    Drop { disk: DiskId, group: GroupId, slot: SlotIndex, extent: Option<ExtentId> },
+    /// Make what a slot misses of an extent.
+    Fill { disk: DiskId, group: GroupId, slot: SlotIndex, extent: ExtentId },
+    /// Make all that a slot misses since its disk took it over.
+    Rebuild { disk: DiskId, group: GroupId, slot: SlotIndex, epoch: Epoch },
+}
+
+/// A piece of work with what is known of its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) job: Job,
+    /// None for drops, which need none.
+    pub(crate) placement: Option<Placement>,
+}
+
+/// The work in a reply; what cannot be understood is left out and logged.
+pub(crate) fn parse(reply: wire::TakeWorkReply) -> Vec<Offer> {
+    let drops = reply.drops.into_iter().map(parse_drop);
+    let fills = reply.fills.into_iter().map(|fill| {
+        let extent = ExtentId::from_wire(&fill.extent)?;
+        parse_made(fill.placement, fill.slot, |disk, group, slot, _| Job::Fill { disk, group, slot, extent })
+    });
+    let rebuilds = reply.rebuilds.into_iter().map(|rebuild| {
+        parse_made(rebuild.placement, rebuild.slot, |disk, group, slot, epoch| Job::Rebuild {
+            disk,
+            group,
+            slot,
+            epoch,
+        })
+    });
+    let understood = |offer: Result<Offer, InvalidInput>| {
+        offer.inspect_err(|error| warn!(%error, "work that cannot be understood")).ok()
+    };
+    drops.chain(fills).chain(rebuilds).filter_map(understood).collect()
+}
+
+fn parse_drop(drop: wire::DropExtent) -> Result<Offer, InvalidInput> {
+    let extent = if drop.extent.is_empty() { None } else { Some(ExtentId::from_wire(&drop.extent)?) };
+    let slot = wire::slot_index(drop.slot)?;
+    let job = Job::Drop { disk: DiskId(drop.disk), group: GroupId(drop.group), slot, extent };
+    Ok(Offer { job, placement: None })
+}
+
+fn parse_made(
+    placement: Option<wire::Placement>,
+    slot: u32,
+    job: impl FnOnce(DiskId, GroupId, SlotIndex, Epoch) -> Job,
+) -> Result<Offer, InvalidInput> {
+    let placement = placement.ok_or_else(|| InvalidInput::new("work without a placement"))?;
+    let placement = Placement::parse(placement)?;
+    let slot = wire::slot_index(slot)?;
+    let place = placement.place(slot).ok_or_else(|| {
+        InvalidInput::new(format!("work for slot {slot} of group {}, which has none", placement.group))
+    })?;
+    let job = job(place.at.disk, placement.group, slot, placement.epoch);
+    Ok(Offer { job, placement: Some(placement) })
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Setback {
+    failures: u32,
+    not_before: Monotonic,
+}
+
+/// What is under way and what waits after a failure.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    active: BTreeSet<Job>,
+    setbacks: BTreeMap<Job, Setback>,
+}
+
+impl Board {
+    /// The offers to begin now. They count as under way until [`done`](Self::done).
+    pub(crate) fn choose(&mut self, offers: Vec<Offer>, now: Monotonic) -> Vec<Offer> {
+        let offered: BTreeSet<Job> = offers.iter().map(|offer| offer.job).collect();
+        self.setbacks.retain(|job, _| offered.contains(job) || self.active.contains(job));
+        let mut chosen = Vec::new();
+        for offer in offers {
+            let waits = self.setbacks.get(&offer.job).is_some_and(|setback| setback.not_before > now);
+            if !waits && self.has_room(&offer.job) && self.active.insert(offer.job) {
+                chosen.push(offer);
+            }
+        }
+        chosen
+    }
+
+    /// The job ended, well or not. After a failure, how often it failed in a row.
+    pub(crate) fn done(&mut self, job: &Job, well: bool, now: Monotonic) -> u32 {
+        self.active.remove(job);
+        if well {
+            self.setbacks.remove(job);
+            return 0;
+        }
+        let failures = self.setbacks.get(job).map_or(0, |setback| setback.failures) + 1;
+        let pause = SETBACK_MIN.saturating_mul(1 << (failures - 1).min(10)).min(SETBACK_MAX);
+        self.setbacks.insert(*job, Setback { failures, not_before: now.after(pause) });
+        failures
+    }
+
+    fn has_room(&self, job: &Job) -> bool {
+        let (kind, max): (fn(&Job) -> bool, _) = match job {
+            Job::Drop { .. } => (|job| matches!(job, Job::Drop { .. }), DROPS_MAX),
+            Job::Fill { .. } => (|job| matches!(job, Job::Fill { .. }), FILLS_MAX),
+            Job::Rebuild { .. } => (|job| matches!(job, Job::Rebuild { .. }), REBUILDS_MAX),
+        };
+        self.active.iter().filter(|job| kind(job)).count() < max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::placement;
+
+    fn fill(extent: u128) -> Offer {
+        let (disk, group, slot) = (DiskId(1), GroupId(1), SlotIndex(0));
+        Offer { job: Job::Fill { disk, group, slot, extent: ExtentId(extent) }, placement: None }
+    }
+
+    fn rebuild() -> Offer {
+        let (disk, group, slot) = (DiskId(1), GroupId(1), SlotIndex(0));
+        Offer { job: Job::Rebuild { disk, group, slot, epoch: Epoch(1) }, placement: None }
+    }
+
+    /// Nothing runs twice at once, and one kind of work does not take the room of another.
+    #[test]
+    fn work_is_bounded_by_kind() {
+        let mut board = Board::default();
+        let now = Monotonic::default();
+        let offers: Vec<Offer> = (0..20).map(fill).chain([rebuild()]).collect();
+        let chosen = board.choose(offers.clone(), now);
+        assert_eq!(chosen.len(), FILLS_MAX + 1);
+        assert!(board.choose(offers.clone(), now).is_empty());
+        board.done(&chosen[0].job, true, now);
+        assert_eq!(board.choose(offers[1..].to_vec(), now), [fill(FILLS_MAX as u128)]);
+    }
+
+    /// What fails waits longer each time, others go on, and success forgets.
+    #[test]
+    fn failures_wait() {
+        let mut board = Board::default();
+        let at = |seconds| Monotonic::new(Duration::from_secs(seconds));
+        let job = fill(1).job;
+        assert_eq!(board.choose(vec![fill(1)], at(0)), [fill(1)]);
+        assert_eq!(board.done(&job, false, at(0)), 1);
+        assert_eq!(board.choose(vec![fill(1), fill(2)], at(0)), [fill(2)]);
+        assert_eq!(board.choose(vec![fill(1)], at(1)), [fill(1)]);
+        assert_eq!(board.done(&job, false, at(1)), 2);
+        assert!(board.choose(vec![fill(1)], at(2)).is_empty());
+        assert_eq!(board.choose(vec![fill(1)], at(3)), [fill(1)]);
+        board.done(&job, true, at(3));
+        assert_eq!(board.choose(vec![fill(1)], at(3)), [fill(1)]);
+        // No longer offered: forgotten.
+        board.done(&job, false, at(3));
+        board.choose(Vec::new(), at(3));
+        assert!(board.setbacks.is_empty() && board.active.contains(&fill(2).job));
+    }
+
+    /// Good work is understood with the disk it is for; bad work is left out and spoils nothing.
+    #[test]
+    fn replies_are_parsed() {
+        let extent = ExtentId(5);
+        let good = wire::FillExtent {
+            placement: Some(placement(4)),
+            extent: extent.to_wire(),
+            slot: 1,
+            ..Default::default()
+        };
+        let bad = [
+            wire::FillExtent { slot: 3, ..good.clone() },
+            wire::FillExtent { placement: None, ..good.clone() },
+            wire::FillExtent { extent: Vec::new().into(), ..good.clone() },
+        ];
+        let reply = wire::TakeWorkReply {
+            drops: vec![wire::DropExtent { group: 7, disk: 9, slot: 99, ..Default::default() }],
+            fills: bad.into_iter().chain([good]).collect(),
+            rebuilds: vec![wire::RebuildSlot { placement: Some(placement(4)), slot: 2 }],
+        };
+        let jobs: Vec<Job> = parse(reply).into_iter().map(|offer| offer.job).collect();
+        let group = GroupId(7);
+        assert_eq!(
+            jobs,
+            [
+                Job::Fill { disk: DiskId(12), group, slot: SlotIndex(1), extent },
+                Job::Rebuild { disk: DiskId(13), group, slot: SlotIndex(2), epoch: Epoch(4) },
+            ]
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! Making shards again: copied from the disk that a slot moves away from, or decoded from any `k`
+//! others. Reads whole shards over the network, verifies their checksums, and writes through the
+//! store, so that what is made is durable when it is reported.
+//!
+//! The caller holds the group's lock and has learned the extent under it.
+
+use bytes::Bytes;
+use codec::{Codec, SlotMask, verify_blocks};
+use env::rpc::Target;
+use env::{Env, Expect, Priority};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use proto::wire::request::Call;
+use proto::wire::response::Result as Outcome;
+use proto::{ErrorCode, ExtentId, Failure, Identity, ShardName, SlotIndex, StripeIndex, TenantTag, wire};
+use std::time::Duration;
+use tracing::debug;
+
+use crate::disks::DiskOf;
+use crate::node::{Node, to_failure, unexpected};
+use crate::store::{NewShard, Presence, ShardStore};
+use crate::view::{DiskAt, Placement};
+
+/// How long a peer may take for one shard.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An extent of which a slot is to have all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExtentToMake {
+    pub(crate) extent: ExtentId,
+    pub(crate) length: u64,
+    /// Slots where nothing can be read.
+    pub(crate) missing: SlotMask,
+}
+
+impl ExtentToMake {
+    /// From a message about a group.
+    pub(crate) fn parse(wire: &wire::Extent, placement: &Placement) -> Result<Self, Failure> {
+        Ok(Self {
+            extent: ExtentId::from_wire(&wire.id)?,
+            length: wire.length,
+            missing: SlotMask::from_wire(wire.missing, placement.geometry.slots())?,
+        })
+    }
+}
+
+/// A shard from elsewhere, verified.
+struct Fetched {
+    bytes: Bytes,
+    tenant_tag: TenantTag,
+}
+
+/// Makes the shards of one slot of one group.
+pub(crate) struct SlotMaker<'a, E: Env> {
+    node: &'a Node<E>,
+    store: &'a ShardStore<DiskOf<E>>,
+    placement: &'a Placement,
+    slot: SlotIndex,
+    codec: Codec,
+}
+
+impl<'a, E: Env> SlotMaker<'a, E> {
+    pub(crate) fn new(
+        node: &'a Node<E>,
+        store: &'a ShardStore<DiskOf<E>>,
+        placement: &'a Placement,
+        slot: SlotIndex,
+    ) -> Self {
+        Self { node, store, placement, slot, codec: Codec::new(placement.geometry) }
+    }
+
+    /// Sees to it that the slot has every shard of the extent, whole and durable. What is there and
+    /// verified stays; what is damaged is replaced.
+    ///
+    /// # Errors
+    ///
+    /// When a shard can be had from nowhere, or not be written. What was made stays.
+    pub(crate) async fn make_extent(&self, extent: ExtentToMake) -> Result<(), Failure> {
+        let layout = self.placement.geometry.extent(extent.length)?;
+        let stripes = (0..layout.stripes()).map(StripeIndex).filter_map(|stripe| {
+            let shard_bytes = layout.shard_bytes(stripe)?;
+            Some(self.make_stripe(extent, stripe, shard_bytes))
+        });
+        let in_flight = self.node.options.repair_stripes_in_flight;
+        stream::iter(stripes).buffer_unordered(in_flight).try_collect::<()>().await
+    }
+
+    async fn make_stripe(
+        &self,
+        extent: ExtentToMake,
+        stripe: StripeIndex,
+        shard_bytes: usize,
+    ) -> Result<(), Failure> {
+        let group = self.placement.group;
+        let name = ShardName { group, extent: extent.extent, stripe, slot: self.slot };
+        let shards = self.placement.geometry.k() + 2;
+        let _spent = self.node.repairs.spend(shards.saturating_mul(shard_bytes)).await?;
+        let presence = self.store.check(name, Priority::Repair).await?;
+        let there = match presence {
+            Presence::Whole(stat) if stat.shard_bytes as usize == shard_bytes => return Ok(()),
+            Presence::Whole(_) | Presence::Damaged => true,
+            Presence::Absent => false,
+        };
+        let made = self.obtain(name, extent.missing, shard_bytes).await?;
+        if there {
+            // Only now that the right bytes are at hand.
+            self.store.delete(name).await?;
+        }
+        let mut shard = NewShard::new(name, self.placement.epoch, made.tenant_tag, shard_bytes)?;
+        shard.push(&made.bytes)?;
+        self.store.put(shard.seal()?, Priority::Repair).await?;
+        Ok(())
+    }
+
+    /// The shard's bytes, from wherever they can be had.
+    async fn obtain(
+        &self,
+        name: ShardName,
+        missing: SlotMask,
+        shard_bytes: usize,
+    ) -> Result<Fetched, Failure> {
+        if let Some(source) = self.placement.copy_source(self.slot) {
+            match self.fetch(source, name, shard_bytes).await {
+                Ok(copy) => return Ok(copy),
+                Err(error) => {
+                    debug!(shard = %name, disk = %source.disk, %error, "shard not copied, decoding")
+                }
+            }
+        }
+        let donors = self.gather(name, missing, shard_bytes).await?;
+        self.decode(donors)
+    }
+
+    /// `k` other shards of the stripe: as many at once, and another for each that fails.
+    async fn gather(
+        &self,
+        name: ShardName,
+        missing: SlotMask,
+        shard_bytes: usize,
+    ) -> Result<Vec<(SlotIndex, Fetched)>, Failure> {
+        let needed = self.placement.geometry.k();
+        let mut waiting = self.placement.donors(self.slot, missing).into_iter();
+        let ask = |(slot, disks)| self.fetch_slot(ShardName { slot, ..name }, disks, shard_bytes);
+        let mut asked: FuturesUnordered<_> = waiting.by_ref().take(needed).map(ask).collect();
+        let mut gathered = Vec::with_capacity(needed);
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(shard) => gathered.push(shard),
+                Err(error) => {
+                    debug!(shard = %name, %error, "donor has no shard");
+                    asked.extend(waiting.next().map(ask));
+                }
+            }
+        }
+        if gathered.len() < needed {
+            let text = format!("shard {name}: {} of {needed} other shards can be read", gathered.len());
+            return Err(Failure::new(ErrorCode::Unavailable, text));
+        }
+        Ok(gathered)
+    }
+
+    async fn fetch_slot(
+        &self,
+        name: ShardName,
+        disks: Vec<&DiskAt>,
+        shard_bytes: usize,
+    ) -> Result<(SlotIndex, Fetched), Failure> {
+        let mut last = Failure::new(ErrorCode::NoSuchShard, "no disk to ask");
+        for disk in disks {
+            match self.fetch(disk, name, shard_bytes).await {
+                Ok(shard) => return Ok((name.slot, shard)),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch(&self, from: &DiskAt, name: ShardName, shard_bytes: usize) -> Result<Fetched, Failure> {
+        let target =
+            Target { address: from.address.clone(), expect: Expect::Exactly(Identity::Node(from.node)) };
+        let call = wire::ReadShard { shard: Some(name.into()), disk: from.disk.0, first_block: 0, blocks: 0 };
+        let caller = self.node.leader.caller();
+        let reply = caller.call(&target, Call::ReadShard(call), Vec::new(), READ_TIMEOUT).await;
+        let reply = reply.map_err(to_failure)?;
+        let Outcome::ReadShard(head) = reply.result else { return Err(unexpected("read-shard")) };
+        let lengths = (head.shard_bytes as usize, reply.payload.len());
+        if lengths != (shard_bytes, shard_bytes) {
+            let text = format!("shard {name} has {lengths:?} bytes, expected {shard_bytes}");
+            return Err(Failure::new(ErrorCode::DamagedShard, text));
+        }
+        verify_blocks(&reply.payload, 0, &head.block_crc32c)
+            .map_err(|error| Failure::new(ErrorCode::ChecksumMismatch, error.to_string()))?;
+        Ok(Fetched { bytes: reply.payload, tenant_tag: TenantTag(head.tenant_tag) })
+    }
+
+    fn decode(&self, donors: Vec<(SlotIndex, Fetched)>) -> Result<Fetched, Failure> {
+        let internal = |text: String| Failure::new(ErrorCode::Internal, text);
+        let tenant_tag = donors.first().map(|(_, shard)| shard.tenant_tag);
+        let tenant_tag = tenant_tag.ok_or_else(|| internal("no shard to decode from".to_owned()))?;
+        let mut shards: Vec<Option<Bytes>> = vec![None; self.placement.geometry.slots()];
+        for (slot, shard) in donors {
+            if shard.tenant_tag != tenant_tag {
+                return Err(internal("shards of one stripe belong to different tenants".to_owned()));
+            }
+            if let Some(place) = shards.get_mut(usize::from(slot.0)) {
+                *place = Some(shard.bytes);
+            }
+        }
+        let wanted = SlotMask::from_iter([self.slot]);
+        self.codec.reconstruct(&mut shards, wanted).map_err(|error| internal(error.to_string()))?;
+        let made = shards.get_mut(usize::from(self.slot.0)).and_then(Option::take);
+        let bytes = made.ok_or_else(|| internal("the shard was not made".to_owned()))?;
+        Ok(Fetched { bytes, tenant_tag })
+    }
+}
