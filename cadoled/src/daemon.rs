@@ -60,7 +60,7 @@ pub fn run_meta(file: &Path) -> anyhow::Result<End> {
             biased;
             () = signals.stop() => End::Stopped,
             reason = server.stopped() => {
-                error!(%reason, "metadata server cannot go on; see the reason, mend the machine, start it again");
+                error!(?reason, "metadata server cannot go on; see the reason, mend the machine, start it again");
                 End::Failed
             }
         };
@@ -113,14 +113,8 @@ fn node_options(node: &config::Node) -> node::Options {
             capacity: disk.capacity,
         })
         .collect();
-    let mut options = node::Options::new(
-        node.id,
-        node.site.clone(),
-        node.rack.clone(),
-        node.listen.clone(),
-        node.metas.clone(),
-        disks,
-    );
+    let place = (node.site.clone(), node.rack.clone());
+    let mut options = node::Options::new(node.id, place, node.listen.clone(), disks, node.metas.clone());
     options.advertise.clone_from(&node.advertise);
     options
 }

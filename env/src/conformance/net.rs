@@ -1,6 +1,6 @@
 //! The suite of [`Net`].
 
-use std::pin::pin;
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -167,7 +167,7 @@ impl<E: Env> Suite<'_, E> {
             let message = Bytes::from(message);
             let work = async {
                 tokio::join!(
-                    send_in_pieces(send, &message, &[message.len()]),
+                    send_whole(send, &message),
                     expect_all(recv, &message, usize::MAX)
                 )
             };
@@ -245,7 +245,7 @@ impl<E: Env> Suite<'_, E> {
         let early = self.a.clock().timeout(Duration::from_millis(10), a_recv.read(10)).await;
         assert_eq!(early, Err(Elapsed), "nothing was sent");
         let message = random(9, 300_000);
-        let send = send_in_pieces(&mut b_send, &message, &[message.len()]);
+        let send = send_whole(&mut b_send, &message);
         let receive = async {
             let mut all = Vec::new();
             loop {
@@ -317,6 +317,10 @@ async fn send_in_pieces<S: SendStream>(send: &mut S, bytes: &Bytes, sizes: &[usi
     send.finish().expect("finish");
 }
 
+async fn send_whole<S: SendStream>(send: &mut S, bytes: &Bytes) {
+    send_in_pieces(send, bytes, &[bytes.len()]).await;
+}
+
 /// Reads to the end, with respect for `max_bytes`.
 async fn expect_all<R: RecvStream>(recv: &mut R, bytes: &[u8], max_bytes: usize) {
     let mut read = 0;
@@ -342,9 +346,6 @@ async fn expect_next<R: RecvStream>(recv: &mut R, bytes: &[u8]) {
 }
 
 async fn drain<R: RecvStream>(recv: &mut R) -> Result<(), NetError> {
-    let mut work = pin!(async {
-        while recv.read(usize::MAX).await?.is_some() {}
-        Ok(())
-    });
-    work.as_mut().await
+    while recv.read(usize::MAX).await?.is_some() {}
+    Ok(())
 }

@@ -214,7 +214,7 @@ pub(super) async fn load<D: Disk>(disk: &D, index: &mut Index) -> Result<(), Sto
         });
         index.insert(name, Entry::of_file(size));
     }
-    Ok(())
+    disk.flush_names().await.map_err(failed)
 }
 
 #[cfg(test)]
