@@ -95,5 +95,5 @@ pub fn issue_into(
     days: u32,
     out: &Path,
 ) -> anyhow::Result<os::CredentialPaths> {
-    Ok(authority.issue(identity, DAY * days)?.write(out)?)
+    Ok(authority.issue(identity, DAY * days, &[])?.write(out)?)
 }

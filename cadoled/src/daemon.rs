@@ -113,8 +113,14 @@ fn node_options(node: &config::Node) -> node::Options {
             capacity: disk.capacity,
         })
         .collect();
-    let place = (node.site.clone(), node.rack.clone());
-    let mut options = node::Options::new(node.id, place, node.listen.clone(), disks, node.metas.clone());
+    let mut options = node::Options::new(
+        node.id,
+        node.site.clone(),
+        node.rack.clone(),
+        node.listen.clone(),
+        node.metas.clone(),
+        disks,
+    );
     options.advertise.clone_from(&node.advertise);
     options
 }

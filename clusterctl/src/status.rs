@@ -122,7 +122,7 @@ fn to_text(status: &wire::GetStatusReply, problems: &[Problem]) -> String {
         format!("{} of {} up", all.iter().filter(|h| health(**h) == "up").count(), all.len())
     };
     let nodes = up(&mut status.nodes.iter().filter_map(|n| n.node.as_ref()).map(|n| n.health));
-    let disks = up(&mut status.disks.iter().filter_map(|d| d.disk.as_ref()).map(|d| d.health));
+    let disks = format!("{} of {} up", disks_up(status), status.disks.len());
     let (used, capacity) = space(status);
     let tolerated = status.groups_by_disks_tolerated.iter().enumerate();
     let tolerated: Vec<String> = tolerated
@@ -162,6 +162,15 @@ fn to_text(status: &wire::GetStatusReply, problems: &[Problem]) -> String {
     text.join("\n")
 }
 
+/// Disks that are up, on nodes that are.
+fn disks_up(status: &wire::GetStatusReply) -> usize {
+    let up = |id: u32| {
+        status.nodes.iter().filter_map(|n| n.node.as_ref()).any(|n| n.id == id && health(n.health) == "up")
+    };
+    let disks = status.disks.iter().filter_map(|d| d.disk.as_ref());
+    disks.filter(|disk| health(disk.health) == "up" && up(disk.node)).count()
+}
+
 fn space(status: &wire::GetStatusReply) -> (u64, u64) {
     let used = status.disks.iter().filter_map(|d| d.report.as_ref()).map(|r| r.used_bytes).sum();
     let capacity = status.disks.iter().filter_map(|d| d.disk.as_ref()).map(|d| d.capacity_bytes).sum();
@@ -188,7 +197,7 @@ fn to_json(status: &wire::GetStatusReply, problems: &[Problem]) -> Value {
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
         "nodes_up": status.nodes.iter().filter_map(|n| n.node.as_ref()).filter(|n| health(n.health) == "up").count(),
         "nodes": status.nodes.len(),
-        "disks_up": status.disks.iter().filter_map(|d| d.disk.as_ref()).filter(|d| health(d.health) == "up").count(),
+        "disks_up": disks_up(status),
         "disks": status.disks.len(),
         "space": { "used_bytes": used, "capacity_bytes": capacity },
         "tenants": status.tenants,

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use env::kv::Change;
-use env::{
-    Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, Spawn, StorageError, StorageErrorKind, Table, Task,
-};
+use env::{Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, Spawn, StorageError, StorageErrorKind, Table, Task};
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::JoinHandleOf;
 

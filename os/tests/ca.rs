@@ -1,6 +1,7 @@
 //! The authority and the credentials that it issues.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the real side of the seam")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -10,6 +10,8 @@ use proto::wire;
 
 use super::layout::Layout;
 
+/// Shards of a full stripe.
+const SHARD_BYTES: u32 = 1 << 20;
 /// How long the daemons may take to come up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -73,6 +75,7 @@ async fn provision(cluster: &Cluster<Host>) -> anyhow::Result<()> {
         name: super::PROFILE.into(),
         k: 4,
         m: 2,
+        shard_bytes: SHARD_BYTES,
         failure_domain: wire::Domain::Rack.into(),
         ..Default::default()
     };

@@ -1,6 +1,6 @@
 //! Suites that every implementation of the traits must pass, the real and the simulated alike.
 //!
-//! Each checks its trait's contract clause by clause, as far as one host that does not crash can see
+//! Each checks its trait's contract clause by clause, as far as hosts that do not crash can see
 //! it, and panics with the clause that is broken. They take time only from the clock that they test
 //! and need no particular executor. What a crash leaves is for the implementations' own tests: a
 //! process that is killed for `os`, every fault that there is for the simulator.

@@ -165,12 +165,8 @@ impl<E: Env> Suite<'_, E> {
             let mut message = message.to_vec();
             message.push(u8::try_from(index).expect("a hundred"));
             let message = Bytes::from(message);
-            let work = async {
-                tokio::join!(
-                    send_whole(send, &message),
-                    expect_all(recv, &message, usize::MAX)
-                )
-            };
+            let work =
+                async { tokio::join!(send_whole(send, &message), expect_all(recv, &message, usize::MAX)) };
             self.within("use a stream beside a stalled one", work).await;
         }
     }

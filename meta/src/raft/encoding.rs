@@ -122,9 +122,7 @@ pub fn parse_entry(wire: wire::Entry) -> Result<Entry, InvalidInput> {
     let payload = match wire.payload {
         Some(wire::entry::Payload::Blank(_)) => EntryPayload::Blank,
         Some(wire::entry::Payload::Command(command)) => EntryPayload::Normal(Proposal(command)),
-        Some(wire::entry::Payload::Membership(change)) => {
-            EntryPayload::Membership(parse_membership(change)?)
-        }
+        Some(wire::entry::Payload::Membership(change)) => EntryPayload::Membership(parse_membership(change)?),
         None => return Err(InvalidInput::new("an entry has a payload that this version does not know")),
     };
     Ok(Entry { log_id, payload })
@@ -222,11 +220,7 @@ pub fn append_reply(reply: &AppendEntriesResponse<TypeConfig>) -> wire::RaftAppe
         AppendEntriesResponse::Conflict => (Outcome::Conflict, None, None),
         AppendEntriesResponse::HigherVote(higher) => (Outcome::HigherVote, None, Some(higher)),
     };
-    wire::RaftAppendReply {
-        outcome: outcome.into(),
-        matching: matching.map(log_id),
-        vote: higher.map(vote),
-    }
+    wire::RaftAppendReply { outcome: outcome.into(), matching: matching.map(log_id), vote: higher.map(vote) }
 }
 
 /// From the wire.

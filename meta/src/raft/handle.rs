@@ -13,12 +13,15 @@ use tokio::sync::mpsc;
 pub(crate) struct Handle<K> {
     // Dropped first: when the last user is gone, the store is closed.
     kv: K,
-    user: User,
+    _user: User,
 }
 
 /// Somebody who uses the stores of a server.
 #[derive(Clone, Debug)]
-pub(crate) struct User(#[allow(dead_code, reason = "held, never sent to")] mpsc::Sender<Infallible>);
+pub(crate) struct User {
+    // Held; nothing can be sent.
+    _alive: mpsc::Sender<Infallible>,
+}
 
 /// Waits for the last [`User`].
 #[derive(Debug)]
@@ -28,12 +31,12 @@ impl User {
     /// The first user, and how to wait for the last.
     pub(crate) fn first() -> (Self, Closed) {
         let (sender, receiver) = mpsc::channel(1);
-        (Self(sender), Closed(receiver))
+        (Self { _alive: sender }, Closed(receiver))
     }
 
     /// A store in use.
     pub(crate) fn holding<K>(&self, kv: K) -> Handle<K> {
-        Handle { kv, user: self.clone() }
+        Handle { kv, _user: self.clone() }
     }
 }
 
@@ -41,12 +44,6 @@ impl Closed {
     /// Returns when nobody uses a store any more.
     pub(crate) async fn wait(&mut self) {
         while self.0.recv().await.is_some() {}
-    }
-}
-
-impl<K> Handle<K> {
-    pub(crate) fn user(&self) -> &User {
-        &self.user
     }
 }
 

@@ -55,7 +55,7 @@ impl<K: Kv> LogStore<K> {
         let purged = read_log_id(&*kv, PURGED)?;
         let last = kv.scan(LOG, &KeyRange::all(), Order::Descending, 1).map_err(io_error)?.pop();
         let last = last.map(|(_, value)| parse(value)).transpose()?.map(|entry| entry.log_id);
-        let ends = Ends { last: last.or_else(|| purged.clone()), purged };
+        let ends = Ends { last: last.or(purged), purged };
         let flusher = Flusher::start(spawn, kv.clone());
         Ok(Self { kv, flusher, ends: Arc::new(Mutex::new(ends)) })
     }
@@ -145,10 +145,7 @@ impl<K: Kv> RaftLogReader<TypeConfig> for LogStore<K> {
         self.range(start, end)
     }
 
-    async fn entries_stream<RB>(
-        &mut self,
-        range: RB,
-    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -252,7 +249,7 @@ impl<K: Kv> RaftLogStorage<TypeConfig> for LogStore<K> {
         self.write(batch)?;
         let mut ends = self.ends();
         if ends.last > last_log_id {
-            ends.last = last_log_id.max(ends.purged.clone());
+            ends.last = last_log_id.max(ends.purged);
         }
         Ok(())
     }
@@ -265,7 +262,7 @@ impl<K: Kv> RaftLogStorage<TypeConfig> for LogStore<K> {
         self.write(batch)?;
         let mut ends = self.ends();
         if ends.last.as_ref().is_none_or(|last| last.index <= log_id.index) {
-            ends.last = Some(log_id.clone());
+            ends.last = Some(log_id);
         }
         ends.purged = Some(log_id);
         Ok(())

@@ -21,7 +21,8 @@ const APPLY_ENTRIES_MAX: usize = 64;
 /// Bytes of entries applied as one batch, unless one entry alone is larger.
 const APPLY_BYTES_MAX: usize = 1024 * 1024;
 
-type SnapshotOf<S> = Snapshot<openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>, u64, RaftPeer, SnapshotData<S>>;
+type SnapshotOf<S> =
+    Snapshot<openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>, u64, RaftPeer, SnapshotData<S>>;
 
 /// The state machine, as openraft sees it. Clones are the same.
 #[derive(Clone)]
@@ -98,7 +99,7 @@ impl<S: Kvs> RaftStateMachine<TypeConfig> for StateMachine<S> {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let live = self.replica.live();
-        Ok((live.meta().last_log_id.clone(), live.meta().last_membership.clone()))
+        Ok((live.meta().last_log_id, live.meta().last_membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>

@@ -8,7 +8,9 @@ use std::time::Duration;
 use env::rpc::{Caller, Payload};
 use env::{Clock, Connection, Elapsed, Env, Net, Rng};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+};
 use openraft::raft::TransferLeaderRequest;
 use openraft::rt::deterministic_rng::DeterministicRng;
 use openraft::storage::Snapshot;
@@ -51,12 +53,7 @@ pub struct Node<E: Env> {
 
 impl<E: Env> Clone for Node<E> {
     fn clone(&self) -> Self {
-        Self {
-            env: self.env.clone(),
-            id: self.id,
-            core: self.core.clone(),
-            machine: self.machine.clone(),
-        }
+        Self { env: self.env.clone(), id: self.id, core: self.core.clone(), machine: self.machine.clone() }
     }
 }
 
@@ -126,6 +123,10 @@ impl<E: Env> Node<E> {
     }
 
     /// Has this server a log, or a place in a cluster?
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when this server is stopping.
     pub async fn is_initialized(&self) -> Result<bool, Failure> {
         self.core.is_initialized().await.map_err(|fatal| stopped(&fatal))
     }
@@ -153,9 +154,10 @@ impl<E: Env> Node<E> {
         match self.core.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(self.not_leader(&to)),
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                Err(Failure::new(ErrorCode::Unavailable, "the leader reaches no majority of metadata servers"))
-            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Failure::new(
+                ErrorCode::Unavailable,
+                "the leader reaches no majority of metadata servers",
+            )),
             Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
         }
     }
@@ -185,7 +187,7 @@ impl<E: Env> Node<E> {
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
         let matched = |id: u64| {
-            let known = metrics.replication.as_ref().and_then(|known| known.get(&id)?.clone());
+            let known = metrics.replication.as_ref().and_then(|known| *known.get(&id)?);
             let own = (id == self.id.0).then_some(metrics.last_log_index).flatten();
             own.or_else(|| known.map(|matched| matched.index)).unwrap_or(0)
         };
@@ -217,8 +219,10 @@ impl<E: Env> Node<E> {
     pub async fn add_member(&self, id: MetaId, address: String) -> Result<(), Failure> {
         let known = self.members().into_iter().find(|member| member.id == id.0);
         if let Some(other) = known.as_ref().filter(|member| member.address != address) {
-            let sentence =
-                format!("meta-{id} is a member at {}: remove it first, and give the new one a new id", other.address);
+            let sentence = format!(
+                "meta-{id} is a member at {}: remove it first, and give the new one a new id",
+                other.address
+            );
             return Err(Failure::new(ErrorCode::MembershipRefused, sentence));
         }
         if known.is_none_or(|member| !member.voter) {
@@ -245,8 +249,12 @@ impl<E: Env> Node<E> {
             return Err(Failure::new(ErrorCode::MembershipRefused, sentence));
         }
         let ids = BTreeSet::from([id.0]);
-        self.change(if member.voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) })
-            .await
+        self.change(if member.voter {
+            ChangeMembers::RemoveVoters(ids)
+        } else {
+            ChangeMembers::RemoveNodes(ids)
+        })
+        .await
     }
 
     /// Finishes a change of membership whose leader was lost halfway.
@@ -359,7 +367,10 @@ impl<E: Env> Node<E> {
     /// # Errors
     ///
     /// As [`on_vote`](Self::on_vote); `Unavailable` when this server cannot take over now.
-    pub async fn on_hand_over(&self, request: wire::RaftHandOver) -> Result<wire::RaftHandOverReply, Failure> {
+    pub async fn on_hand_over(
+        &self,
+        request: wire::RaftHandOver,
+    ) -> Result<wire::RaftHandOverReply, Failure> {
         self.check_target(request.target)?;
         let from = encoding::require_vote(request.from_leader)?;
         let last = request.last_log_id.as_ref().map(encoding::parse_log_id);
@@ -386,7 +397,8 @@ impl<E: Env> Node<E> {
         if target == self.id.0 {
             return Ok(());
         }
-        let sentence = format!("this is meta-{}, the request is for meta-{target}: check the addresses", self.id);
+        let sentence =
+            format!("this is meta-{}, the request is for meta-{target}: check the addresses", self.id);
         Err(InvalidInput::new(sentence).into())
     }
 

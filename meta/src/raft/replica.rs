@@ -97,7 +97,7 @@ impl<K: Kv> Live<K> {
                     self.machine.apply(&*self.kv, log_id.index, command, &mut pending)?
                 }
                 EntryPayload::Membership(membership) => {
-                    meta.last_membership = StoredMembership::new(Some(log_id.clone()), membership);
+                    meta.last_membership = StoredMembership::new(Some(log_id), membership);
                     wire::Outcome::default()
                 }
             };

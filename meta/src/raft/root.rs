@@ -186,9 +186,8 @@ mod tests {
             let root = Root::open(&stores, MetaId(1), &user).await.expect("new");
             assert_eq!(root.cluster().expect("read"), None);
             assert_eq!(root.state_number().expect("read"), 0);
-            let founding = wire::Bootstrap {
-                members: vec![wire::Member { id: 1, address: "a:1".into(), voter: true }],
-            };
+            let founding =
+                wire::Bootstrap { members: vec![wire::Member { id: 1, address: "a:1".into(), voter: true }] };
             root.found(ClusterId(7), &founding).await.expect("found");
             root.set_state_number(3).await.expect("set");
             let root = Root::open(&stores.crashed(), MetaId(1), &user).await.expect("again");

@@ -173,8 +173,7 @@ impl<K: Kv> Rows<K> {
     /// The next rows of one table; none after the last of the last.
     pub(crate) fn next(&mut self) -> io::Result<Option<(Table, Vec<Row>)>> {
         while let Some(table) = TABLES.get(self.table) {
-            let rows =
-                self.kv.scan(table, &self.range, Order::Ascending, PAGE_ROWS).map_err(io_error)?;
+            let rows = self.kv.scan(table, &self.range, Order::Ascending, PAGE_ROWS).map_err(io_error)?;
             match rows.last() {
                 Some((last, _)) => {
                     self.range = KeyRange::all().after(last);

@@ -134,9 +134,7 @@ impl<S: Kvs> Receiver<S> {
 /// Receives a whole snapshot from the payload of a request.
 pub(crate) async fn receive<E: Env>(
     spares: &Spares<E::Kvs>,
-    payload: &mut env::rpc::Payload<
-        <<<E as Env>::Net as env::Net>::Connection as env::Connection>::Recv,
-    >,
+    payload: &mut env::rpc::Payload<<<<E as Env>::Net as env::Net>::Connection as env::Connection>::Recv>,
 ) -> Result<Spare<E::Kvs>, Failure> {
     let mut receiver = Receiver::start(spares).await?;
     while let Some(chunk) = payload.next_message().await? {

@@ -51,10 +51,8 @@ async fn round<E: Env>(shared: &Shared<E>, term: u64, healer: &mut Healer) -> Re
     }
     shared.node.settle_membership().await?;
     let now = shared.env.clock().now();
-    let health = shared
-        .node
-        .replica()
-        .read(|machine, _| shared.watch(term).liveness.changes(now, machine.map()));
+    let health =
+        shared.node.replica().read(|machine, _| shared.watch(term).liveness.changes(now, machine.map()));
     if let Some(health) = health {
         propose(shared, Action::SetHealth(health)).await?;
     }

@@ -183,14 +183,19 @@ fn parse_members(own: MetaId, request: &wire::Bootstrap) -> Result<BTreeMap<u64,
     for member in &request.members {
         check_address(&member.address)?;
         if member.id == 0 || !member.voter {
-            return Err(InvalidInput::new(format!("member {} must be a voter with an id above 0", member.id)));
+            return Err(InvalidInput::new(format!(
+                "member {} must be a voter with an id above 0",
+                member.id
+            )));
         }
         if members.insert(member.id, RaftPeer { address: member.address.clone() }).is_some() {
             return Err(InvalidInput::new(format!("member {} is named twice", member.id)));
         }
     }
     if !members.contains_key(&own.0) {
-        return Err(InvalidInput::new(format!("this server, meta-{own}, is not among the members: name it too")));
+        return Err(InvalidInput::new(format!(
+            "this server, meta-{own}, is not among the members: name it too"
+        )));
     }
     Ok(members)
 }

@@ -1,6 +1,6 @@
 //! The log.
 
-use env::{Kvs, KvRead};
+use env::{KvRead, Kvs};
 use futures_util::StreamExt;
 use openraft::RaftLogReader;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt};

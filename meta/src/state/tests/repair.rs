@@ -155,6 +155,27 @@ fn moves() {
     cluster.verify();
 }
 
+/// What is deleted during a move is dropped from both disks of the slot.
+#[test]
+fn deletes_reach_the_source_of_a_move() {
+    let mut cluster = Cluster::with_racks(4);
+    let put = cluster.extents("k", &[100_000]).unwrap();
+    let extent = put.extents[0].clone();
+    cluster.commit(put);
+    let group = cluster.machine.map().groups()[&proto::GroupId(extent.group)].clone();
+    let from = group.slots[0].disk.0;
+    let used: Vec<u32> = group.slots.iter().map(|slot| slot.disk.0.div_ceil(2)).collect();
+    let to_disk = (1..=4).find(|node| !used.contains(node)).unwrap() * 2;
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk }));
+    let over = cluster.inline("k", b"abc");
+    cluster.commit(over);
+    for disk in [from, to_disk] {
+        let drop = wire::DropExtent { group: group.id.0, extent: extent.id.clone(), slot: 0, disk };
+        assert_eq!(cluster.take(disk.div_ceil(2), 0).drops, [drop]);
+    }
+    cluster.verify();
+}
+
 /// A disk that was down when its slot moved off it keeps what it has until the new disk is whole.
 #[test]
 fn an_abandoned_disk_drops_last() {
