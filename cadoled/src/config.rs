@@ -38,6 +38,9 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// Raft's library warns at each heartbeat to a peer that is gone, which is said better elsewhere.
+pub const DEFAULT_LOG: &str = "info,openraft=error";
+
 /// What to log, and how.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,7 +53,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self { level: DEFAULT_LOG.to_owned(), format: LogFormat::Text }
     }
 }
 

@@ -29,7 +29,6 @@ pub struct Said {
 
 impl Said {
     /// Fails unless the program succeeded.
-    #[must_use]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "out: {}\nerr: {}", self.out, self.err);
         self

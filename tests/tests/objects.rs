@@ -31,7 +31,10 @@ const SIZES: [u64; 14] = [
     9 * 1024 * 1024 + 3,
     20_000_000,
 ];
-const POLICY: Tolerance = Tolerance { disks: 2, nodes: 2, racks: 1 };
+/// Coded objects: two slots of each group in each of three racks.
+const CODED: Tolerance = Tolerance { disks: 2, nodes: 2, racks: 1 };
+/// Replicated objects: three copies in three racks.
+const REPLICATED: Tolerance = Tolerance { disks: 2, nodes: 2, racks: 2 };
 const HEALING: Duration = Duration::from_secs(60);
 
 async fn put_all(bucket: &Bucket<Host>, prefix: &str) -> Vec<(String, Content)> {
@@ -42,7 +45,8 @@ async fn put_all(bucket: &Bucket<Host>, prefix: &str) -> Vec<(String, Content)> 
         assert_eq!(receipt.size, size);
         assert_eq!((receipt.slots_missing, receipt.below_policy), (0, false), "{name}: {receipt}");
         if size > 4096 {
-            assert_eq!(receipt.tolerates, POLICY, "{name}");
+            let expected = if size <= 64 * 1024 { REPLICATED } else { CODED };
+            assert_eq!(receipt.tolerates, expected, "{name}");
         }
         assert_eq!(receipt.crc32c, content.crc32c(), "{name}");
         objects.push((name, content));

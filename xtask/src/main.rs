@@ -65,7 +65,7 @@ fn test() -> anyhow::Result<()> {
     run::cargo(&["fmt", "--all", "--check"], &[])?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"], &[])?;
     // The end-to-end tests run the daemons as a user would: as binaries.
-    run::cargo(&["build", "--workspace", "--bins"], &[])?;
+    run::build()?;
     run::cargo(&["test", "--workspace"], &[])?;
     run::cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
 }

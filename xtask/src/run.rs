@@ -51,9 +51,14 @@ pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow:
 ///
 /// When the build fails.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    cargo(&["build", "--package", "cadole-cadoled", "--package", "cadole-clusterctl"], &[])?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(std::path::absolute(target.join("debug"))?)
+    // Always the whole workspace: with another selection cargo may choose other features for what
+    // RocksDB is built with, and compile it again.
+    cargo(&["build", "--workspace", "--bins"], &[])?;
+    let metadata =
+        output(Command::new(cargo_program()).args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
+    let target = metadata["target_directory"].as_str().context("cargo names no target directory")?;
+    Ok(PathBuf::from(target).join("debug"))
 }
 
 fn cargo_program() -> String {

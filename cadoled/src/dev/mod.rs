@@ -54,7 +54,7 @@ struct ShapeArguments {
     #[arg(long, default_value_t = 7101)]
     base_port: u16,
     /// What the daemons of a new cluster log.
-    #[arg(long, default_value = "info")]
+    #[arg(long, default_value = crate::config::DEFAULT_LOG)]
     log: String,
 }
 
