@@ -181,6 +181,10 @@ fn sentence(slot: &SlotExplanation, profile: &Profile) -> String {
     )
 }
 
+fn counted(number: u32, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let policy = if self.violations.is_empty() { "keeps its policy" } else { "breaks its policy" };
@@ -191,7 +195,13 @@ impl fmt::Display for Explanation {
         }
         let Tolerance { disks, nodes, racks, readable } = self.tolerance;
         match readable {
-            true => writeln!(f, "  tolerates now: {disks} disks, or {nodes} nodes, or {racks} racks")?,
+            true => writeln!(
+                f,
+                "  tolerates now: {}, or {}, or {}",
+                counted(disks, "disk"),
+                counted(nodes, "node"),
+                counted(racks, "rack")
+            )?,
             false => writeln!(f, "  not readable now: fewer than k shards are in reach")?,
         }
         for slot in &self.slots {

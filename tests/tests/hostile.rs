@@ -152,7 +152,6 @@ async fn lies_about_shards_are_refused() {
     let (placement, extent) = (&stat.placements[0], &stat.extents[0]);
     let place = &placement.places[0];
     let (peer, _) = operator_peer(&cluster).await;
-    let before = shards::all(cluster.path()).len();
     let write = |stripe: u32, group: u32, disk: u32, epoch: u64, crcs: Vec<u32>| wire::WriteShard {
         shard: Some(wire::ShardName { group, extent: vec![7; 16].into(), stripe, slot: 0 }),
         disk,
@@ -215,7 +214,8 @@ async fn lies_about_shards_are_refused() {
         eprintln!("{end:?} in the middle of a shard: {failure:?}");
         assert!(end == StreamEnd::Reset || failure.is_some(), "{end:?}: no answer");
     }
-    assert_eq!(shards::all(cluster.path()).len(), before, "something of it stayed on a disk");
+    let left = shards::all(cluster.path()).into_iter().filter(|shard| shard.name().contains("07070707"));
+    assert_eq!(left.collect::<Vec<_>>(), [], "something of it stayed on a disk");
     still_works(&cluster, "lies about shards").await;
 }
 
@@ -554,12 +554,10 @@ async fn data_of_another_cluster_is_refused() {
     copy(&kept.path().join("data"), &data);
     cluster.start_again("meta-1");
     let start = Instant::now();
-    while !cluster.log_of("node-2").contains("cluster") || start.elapsed() < Duration::from_secs(3) {
-        assert!(start.elapsed() < Duration::from_secs(20), "{}", cluster.log_of("node-2"));
+    while !cluster.log_of("node-2").contains("wrong-cluster") {
+        assert!(start.elapsed() < Duration::from_secs(30), "{}", cluster.log_of("node-2"));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let told = cluster.log_of("node-2");
-    assert!(told.contains("wrong-cluster") || told.contains("another cluster"), "{told}");
     cluster.kill("meta-1");
     fs::remove_dir_all(&data).expect("removed");
     fs::rename(&aside, &data).expect("moved back");

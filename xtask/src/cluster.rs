@@ -35,8 +35,11 @@ impl Cluster {
             .context("cannot start cadoled")?;
         let stdout = supervisor.stdout.take().context("cadoled has no output")?;
         let cluster = Self { bin: bin.to_owned(), dir: dir.to_owned(), supervisor };
-        for line in BufReader::new(stdout).lines() {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Some(line) = lines.next() {
             if line?.starts_with("the cluster is ready") {
+                // What else it says is for people who started it by hand.
+                std::thread::spawn(move || lines.for_each(drop));
                 return Ok(cluster);
             }
         }

@@ -5,6 +5,7 @@ mod layout;
 mod process;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -163,7 +164,7 @@ async fn supervise(dir: &Path, layout: &Layout) -> anyhow::Result<()> {
         outcome = family.keep(dir, layout) => outcome,
     };
     eprintln!("stopping the cluster; its data stays under {}", dir.display());
-    family.stop();
+    drop(family);
     outcome
 }
 
@@ -183,7 +184,7 @@ async fn stop_signal() {
     }
 }
 
-/// The daemons of a cluster under one supervisor.
+/// The daemons of a cluster under one supervisor; stopped when dropped.
 struct Family {
     daemons: Vec<Daemon>,
     children: Vec<(String, Child)>,
@@ -216,7 +217,8 @@ impl Family {
                 }
             }
         }
-        println!("{}", commands(dir));
+        // Who started us may not read on.
+        let _ = writeln!(std::io::stdout(), "{}", commands(dir));
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             for name in self.ended() {
@@ -246,7 +248,10 @@ impl Family {
         self.children.extract_if(.., |(_, child)| ended(child)).map(|(name, _)| name).collect()
     }
 
-    fn stop(&mut self) {
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
         use rustix::process::Signal;
         // Storage nodes first, while somebody still listens to them; then all metadata servers.
         let (metas, nodes): (Vec<_>, Vec<_>) =

@@ -182,6 +182,14 @@ impl<E: Env> Node<E> {
         members_of(&self.core.metrics().borrow_watched())
     }
 
+    /// What an object that lies in the metadata record alone withstands: a minority of the voters may
+    /// lose their disks. In which racks metadata servers stand is not known here: none is promised.
+    pub fn withstands(&self) -> wire::Tolerance {
+        let voters = self.members().iter().filter(|member| member.voter).count();
+        let minority = u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(u32::MAX);
+        wire::Tolerance { disks: minority, nodes: minority, racks: 0 }
+    }
+
     /// Members, with what the leader knows of them when this server is it.
     pub fn member_status(&self) -> Vec<wire::MemberStatus> {
         let metrics = self.core.metrics();

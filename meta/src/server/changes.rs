@@ -22,7 +22,10 @@ impl<E: Env> Shared<E> {
             Outcome::CreateTenant(reply) => Ok(Reply::CreateTenant(reply)),
             Outcome::CreateBucket(reply) => Ok(Reply::CreateBucket(reply)),
             Outcome::CreateProfile(reply) => Ok(Reply::CreateProfile(reply)),
-            Outcome::CommitObject(reply) => Ok(Reply::CommitObject(reply)),
+            Outcome::CommitObject(mut reply) => {
+                reply.tolerance.get_or_insert_with(|| self.node.withstands());
+                Ok(Reply::CommitObject(reply))
+            }
             Outcome::DeleteObject(reply) => Ok(Reply::DeleteObject(reply)),
             Outcome::Failure(failure) => Err(refused(failure)),
         }

@@ -23,7 +23,14 @@ impl<E: Env> Shared<E> {
             Call::OpenPut(request) => self.open_put(&request).await.map(Reply::OpenPut),
             question => {
                 self.node.linearize().await?;
-                self.node.replica().read(|machine, kv| answer(machine, kv, &question)).map_err(failed)
+                let answered = self.node.replica().read(|machine, kv| answer(machine, kv, &question));
+                match answered.map_err(failed)? {
+                    Reply::GetObject(mut reply) if !matches!(&question, Call::GetObject(get) if get.head) => {
+                        reply.tolerance.get_or_insert_with(|| self.node.withstands());
+                        Ok(Reply::GetObject(reply))
+                    }
+                    reply => Ok(reply),
+                }
             }
         }
     }
@@ -77,6 +84,7 @@ impl<E: Env> Shared<E> {
 fn answer(machine: &Machine, kv: &impl KvRead, question: &Call) -> Result<Reply, Error> {
     match question {
         Call::GetObject(get) => query::get_object(machine, kv, get).map(Reply::GetObject),
+        Call::GetPlacement(get) => query::get_placement(machine, get).map(Reply::GetPlacement),
         Call::ListObjects(list) => list::list_objects(machine, kv, list).map(Reply::ListObjects),
         Call::ListBuckets(list) => query::list_buckets(machine, list).map(Reply::ListBuckets),
         Call::ListTenants(_) => query::list_tenants(machine).map(Reply::ListTenants),
