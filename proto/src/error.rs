@@ -240,6 +240,16 @@ mod tests {
         assert_eq!(ErrorCode::from_number(u32::MAX), ErrorCode::Internal);
     }
 
+    /// The page for people has a line for each code.
+    #[test]
+    fn codes_are_documented() {
+        let page = include_str!("../../docs/errors.md");
+        for code in ErrorCode::ALL {
+            let line = format!("| {} | `{}` |", code.number(), code.name());
+            assert!(page.contains(&line), "docs/errors.md has no line that begins {line}");
+        }
+    }
+
     /// Details survive the wire.
     #[test]
     fn failures_round_trip() {

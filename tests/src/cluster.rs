@@ -295,8 +295,11 @@ fn not_whole(status: &wire::GetStatusReply) -> Option<String> {
         ("groups below policy", status.groups_below_policy),
         ("extents to drop", status.garbage_extents),
     ];
-    let open: Vec<String> =
-        counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}")).collect();
+    let open: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
     (!open.is_empty()).then(|| open.join(", "))
 }
 

@@ -59,9 +59,8 @@ impl Ledger {
     /// Reads every key back, several at a time.
     pub async fn read_back(&self, bucket: &Bucket<Host>) -> Verdict {
         use futures_util::{StreamExt, stream};
-        let reads = self.keys.iter().map(|(key, entry)| async move {
-            (key, entry, crate::get(bucket, key).await)
-        });
+        let reads =
+            self.keys.iter().map(|(key, entry)| async move { (key, entry, crate::get(bucket, key).await) });
         let mut verdict = Verdict::default();
         let mut reads = stream::iter(reads).buffer_unordered(6);
         while let Some((key, entry, read)) = reads.next().await {

@@ -63,11 +63,7 @@ pub async fn get_range(bucket: &Bucket<Host>, name: &str, range: Range<u64>) -> 
     collect(bucket, name, Some(range)).await
 }
 
-async fn collect(
-    bucket: &Bucket<Host>,
-    name: &str,
-    range: Option<Range<u64>>,
-) -> Result<Vec<u8>, GetError> {
+async fn collect(bucket: &Bucket<Host>, name: &str, range: Option<Range<u64>>) -> Result<Vec<u8>, GetError> {
     let options = GetOptions { range, timeout: Some(PATIENCE) };
     let mut object = bucket.get(&key(name), options).await?;
     let mut all = Vec::new();

@@ -171,15 +171,21 @@ async fn lies_about_shards_are_refused() {
         ("unknown group", write(0, 4_000_000, disk, epoch, right.clone())),
         ("unknown disk", write(0, group, 4_000_000, epoch, right.clone())),
         ("epoch of the future", write(0, group, disk, epoch + 100, right.clone())),
-        ("slot of another disk", wire::WriteShard {
-            shard: Some(wire::ShardName { group, extent: vec![7; 16].into(), stripe: 0, slot: 3 }),
-            ..write(0, group, disk, epoch, right.clone())
-        }),
+        (
+            "slot of another disk",
+            wire::WriteShard {
+                shard: Some(wire::ShardName { group, extent: vec![7; 16].into(), stripe: 0, slot: 3 }),
+                ..write(0, group, disk, epoch, right.clone())
+            },
+        ),
         ("no name", wire::WriteShard { shard: None, ..write(0, group, disk, epoch, right.clone()) }),
-        ("short extent id", wire::WriteShard {
-            shard: Some(wire::ShardName { group, extent: vec![7; 3].into(), stripe: 0, slot: 0 }),
-            ..write(0, group, disk, epoch, right.clone())
-        }),
+        (
+            "short extent id",
+            wire::WriteShard {
+                shard: Some(wire::ShardName { group, extent: vec![7; 3].into(), stripe: 0, slot: 0 }),
+                ..write(0, group, disk, epoch, right.clone())
+            },
+        ),
     ] {
         let error = peer.call_with(&place.address, Role::Node, Call::WriteShard(call), payload.clone()).await;
         let error = error.map(|_| ()).expect_err(what);
@@ -300,8 +306,7 @@ async fn strangers_are_kept_out() {
 
 /// A peer whose certificate ends while it runs makes no new connection after that.
 async fn expires_while_in_use(cluster: &TestCluster) {
-    let paths =
-        peer::issue_from(&cluster.ca(), "operator/brief", SystemTime::now(), Duration::from_secs(3));
+    let paths = peer::issue_from(&cluster.ca(), "operator/brief", SystemTime::now(), Duration::from_secs(3));
     let brief = Peer::with(&paths);
     brief.connect(&cluster.address("meta-1"), Role::Meta).await.expect("valid for some seconds");
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -327,7 +332,11 @@ async fn certificates_open_only_their_own_doors() {
     let tenant = Peer::of(&cluster.ca(), "tenant/beaune");
     let node = Peer::of(&cluster.ca(), "node/1");
     let list = |tenant: &str| {
-        Call::ListObjects(wire::ListObjects { tenant: tenant.into(), bucket: "files".into(), ..Default::default() })
+        Call::ListObjects(wire::ListObjects {
+            tenant: tenant.into(),
+            bucket: "files".into(),
+            ..Default::default()
+        })
     };
     let get_object = Call::GetObject(wire::GetObject {
         tenant: "demo".into(),
@@ -385,12 +394,8 @@ async fn foreign_shards(bucket: &Bucket<Host>, name: &str, tenant: &Peer) {
         tenant_tag: TenantTag::of(&"demo".parse().expect("a name")).0,
         block_crc32c: vec![crc.finish()],
     };
-    let drop = wire::DeleteExtent {
-        group: placement.group,
-        extent: extent.id.clone(),
-        slot: 0,
-        disk: place.disk,
-    };
+    let drop =
+        wire::DeleteExtent { group: placement.group, extent: extent.id.clone(), slot: 0, disk: place.disk };
     for (what, call, payload) in [
         ("read", Call::ReadShard(read), Bytes::new()),
         ("write", Call::WriteShard(write), payload),
@@ -458,7 +463,11 @@ async fn wrong_configurations_are_named() {
         let file = variant(&cluster, name, &[(from, to)]);
         let said = cadoled(&["config", "check"], &file);
         said.failed_with(parts);
-        assert!(said.err.contains("variant.toml") || said.err.contains("disk-7") || said.err.contains("node-"), "which file? {}", said.err);
+        assert!(
+            said.err.contains("variant.toml") || said.err.contains("disk-7") || said.err.contains("node-"),
+            "which file? {}",
+            said.err
+        );
         if !to.contains("disk-7") {
             let role = name.split('-').next().unwrap_or_default();
             cadoled(&[role, "--config"], &file).failed_with(parts);

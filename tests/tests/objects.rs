@@ -203,7 +203,9 @@ async fn metadata_comes_back() {
     let cluster = SharedCluster::join().await;
     let bucket = cluster.bucket().await;
     let user_metadata: BTreeMap<String, String> =
-        [("author", "Émile"), ("empty", ""), ("big", &"x".repeat(2000))].map(|(k, v)| (k.into(), v.into())).into();
+        [("author", "Émile"), ("empty", ""), ("big", &"x".repeat(2000))]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into();
     let options = PutOptions {
         content_type: "text/plain; charset=utf-8".into(),
         user_metadata: user_metadata.clone(),
@@ -215,10 +217,8 @@ async fn metadata_comes_back() {
         assert_eq!(info.content_type, "text/plain; charset=utf-8");
         assert_eq!(info.user_metadata, user_metadata);
     }
-    let too_much = PutOptions {
-        user_metadata: [("k".to_owned(), "v".repeat(3000))].into(),
-        ..PutOptions::default()
-    };
+    let too_much =
+        PutOptions { user_metadata: [("k".to_owned(), "v".repeat(3000))].into(), ..PutOptions::default() };
     let error = put_with(&bucket, "described", Content::new(1, 1), too_much).await.expect_err("too much");
     assert!(error.to_string().contains("user metadata"), "{error}");
 }
@@ -237,7 +237,8 @@ async fn listings_are_complete_and_ordered() {
     let mut names: Vec<String> = (0..3000).map(|i| format!("d{}/é{}/{i}", i % 7, i % 50)).collect();
     names.extend(["a", "d1", "d1/", "z/", "\u{10ffff}"].map(str::to_owned));
     let puts = names.iter().map(|name| put(&bucket, name, Content::new(1, 9)));
-    let failed: Vec<_> = stream::iter(puts).buffer_unordered(64).filter_map(async |put| put.err()).collect().await;
+    let failed: Vec<_> =
+        stream::iter(puts).buffer_unordered(64).filter_map(async |put| put.err()).collect().await;
     assert!(failed.is_empty(), "{failed:?}");
     names.sort();
 
@@ -245,9 +246,14 @@ async fn listings_are_complete_and_ordered() {
         let listed = keys_of(&bucket, ListOptions { page: Some(page), ..ListOptions::default() }).await;
         assert!(listed == names, "{} of {} keys in pages of {page}", listed.len(), names.len());
     }
-    let of_prefix = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).cloned().collect::<Vec<_>>();
+    let of_prefix =
+        |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).cloned().collect::<Vec<_>>();
     for prefix in ["d1/é", "d1", "d3/é10/", "nothing"] {
-        let options = ListOptions { prefix: Bytes::copy_from_slice(prefix.as_bytes()), page: Some(50), ..ListOptions::default() };
+        let options = ListOptions {
+            prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+            page: Some(50),
+            ..ListOptions::default()
+        };
         assert_eq!(keys_of(&bucket, options).await, of_prefix(prefix), "{prefix}");
     }
     folded(&bucket).await;
@@ -303,7 +309,12 @@ async fn continued(bucket: &Bucket<Host>, names: &[String]) {
     let page = first.next_page().await.expect("a page").expect("not empty");
     let options = ListOptions { token: page.token.clone(), ..ListOptions::default() };
     let rest = keys_of(bucket, options).await;
-    assert!(rest == names[page.objects.len()..], "{} keys after the first {}", rest.len(), page.objects.len());
+    assert!(
+        rest == names[page.objects.len()..],
+        "{} keys after the first {}",
+        rest.len(),
+        page.objects.len()
+    );
 }
 
 /// Many clients at once, each with its own keys and all with one key in common: every object is right,

@@ -44,7 +44,8 @@ async fn clusterctl_names_and_listings() {
         ctl(&cluster, &["bucket", "create", "archives", "--profile", "rs-4-2", "--tenant", "dijon"]).ok();
     }
     let tenants = json(&cluster, &["tenant", "ls"]);
-    let names: Vec<&str> = tenants.as_array().expect("a list").iter().filter_map(|t| t["name"].as_str()).collect();
+    let names: Vec<&str> =
+        tenants.as_array().expect("a list").iter().filter_map(|t| t["name"].as_str()).collect();
     assert!(names.contains(&"dijon") && names.contains(&"demo"), "{names:?}");
     let buckets = json(&cluster, &["bucket", "ls", "--tenant", "dijon"]);
     assert_eq!(buckets[0]["name"], "archives", "{buckets}");

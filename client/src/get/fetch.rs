@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use codec::{StripePart, verify_blocks};
 use env::rpc::{CallError, Reply, Target};
-use env::{Clock, Env, Monotonic};
+use env::{Clock, Env, Monotonic, NetError};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use proto::wire::request::Call;
 use proto::wire::response::Result as Outcome;
@@ -33,6 +33,8 @@ pub(crate) struct Fetched {
     pub(crate) result: Result<Vec<Bytes>, GetError>,
     /// A place said that it is not the one: the plan is old.
     pub(crate) is_stale: bool,
+    /// Enough of the places that failed may answer a moment later.
+    pub(crate) may_pass: bool,
 }
 
 /// An answer for one slot.
@@ -54,7 +56,7 @@ impl<E: Env> Fetch<E> {
         let standings: Vec<Standing> = group.places.iter().map(|place| self.standing(place)).collect();
         let mut read = StripeRead::new(group.geometry().k(), &self.part, &standings, self.extent.missing);
         let mut reasons = self.missing_reasons();
-        let mut is_stale = false;
+        let (mut is_stale, mut passing) = (false, 0);
         let mut calls = FuturesUnordered::new();
         let mut hedge_at = deadline;
         loop {
@@ -68,17 +70,19 @@ impl<E: Env> Fetch<E> {
                     read.slow().iter().for_each(|slot| self.shared.note_slow(group.place(slot)));
                     let made =
                         read.assemble(&group.codec).map_err(|error| GetError::Damaged(error.to_string()));
-                    return Fetched { result: made, is_stale };
+                    return Fetched { result: made, is_stale, may_pass: false };
                 }
                 Step::Lost => {
+                    let may_pass = read.reachable() + passing >= group.geometry().k();
                     let result = Err(self.undecodable(read.reachable(), reasons));
-                    return Fetched { result, is_stale };
+                    return Fetched { result, is_stale, may_pass };
                 }
             }
             match next_event(clock, &mut calls, hedge_at, deadline).await {
                 Event::Answer((slot, blocks, Ok(bytes))) => read.received(slot, blocks, bytes),
                 Event::Answer((slot, _, Err(error))) => {
                     is_stale |= is_stale_answer(&error, group.place(slot));
+                    passing += usize::from(may_pass(&error));
                     read.failed(slot);
                     reasons.push(format!("slot {slot} on disk {}: {error}", group.place(slot).disk));
                 }
@@ -91,7 +95,7 @@ impl<E: Env> Fetch<E> {
                     read.slow().iter().for_each(|slot| self.shared.note_slow(group.place(slot)));
                     let reasons = Reasons::from_iter(reasons);
                     let result = Err(GetError::DeadlineExceeded { after: self.timeout, reasons });
-                    return Fetched { result, is_stale };
+                    return Fetched { result, is_stale, may_pass: false };
                 }
             }
         }
@@ -102,6 +106,10 @@ impl<E: Env> Fetch<E> {
         let place = self.extent.group.place(slot);
         let started = self.shared.env.clock().now();
         let mut result = self.read(slot, blocks, place.disk, &place.target(), deadline).await;
+        if matches!(result, Err(CallError::Net { error: NetError::Lost(_), .. })) {
+            // Perhaps only the connection is dead: that of a node that was started again.
+            result = self.read(slot, blocks, place.disk, &place.target(), deadline).await;
+        }
         match &result {
             Ok(_) => {
                 let took = self.shared.env.clock().now().since(started);
@@ -187,6 +195,11 @@ fn is_stale_answer(error: &CallError, place: &Place) -> bool {
         Some(ErrorCode::NoSuchShard) => !place.hollow,
         _ => false,
     }
+}
+
+/// May the place answer otherwise a moment later? One that has no such shard, or a damaged one, will not.
+fn may_pass(error: &CallError) -> bool {
+    !matches!(error.code(), Some(ErrorCode::NoSuchShard | ErrorCode::DamagedShard | ErrorCode::Forbidden))
 }
 
 /// The bytes of an answer, if they are what was asked for and undamaged.

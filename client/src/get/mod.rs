@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use codec::Crc32c;
-use env::{Env, Spawn, Task};
+use env::{Clock, Env, Monotonic, Rng, Spawn, Task};
 use proto::{BucketName, ObjectKey, Remedy, TenantName, TenantTag, wire};
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -33,8 +33,13 @@ use plan::{Piece, Plan};
 
 /// Stripes in memory: the one being given out, and those being fetched.
 const AHEAD_STRIPES: usize = 3;
-/// How often a stream asks anew where its object lies because of a stripe that did not come.
+/// How often a stream asks anew where its object lies because of a stripe that did not come, without a
+/// pause.
 const REPLANS_MAX: u32 = 3;
+/// First pause before a stripe is tried again; doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often it does because places said that they are not the ones, though the stripe came.
 const REFRESHES_MAX: u32 = 16;
 
@@ -60,6 +65,8 @@ pub struct ObjectStream<E: Env> {
     started: bool,
     ended: bool,
     replans: u32,
+    /// Since when the front part does not come.
+    trouble_since: Option<Monotonic>,
     refreshes: u32,
 }
 
@@ -131,6 +138,7 @@ impl<E: Env> ObjectStream<E> {
             started: false,
             ended: false,
             replans: 0,
+            trouble_since: None,
             refreshes: 0,
         })
     }
@@ -174,27 +182,48 @@ impl<E: Env> ObjectStream<E> {
             }
             self.start_fetching();
             let Some(front) = self.under_way.front_mut() else { return Ok(None) };
-            let Fetched { result, is_stale } = front.wait().await;
+            let Fetched { result, is_stale, may_pass } = front.wait().await;
             match result {
                 Ok(pieces) => {
                     self.arrived(pieces)?;
+                    (self.replans, self.trouble_since) = (0, None);
                     if is_stale && self.refreshes < REFRESHES_MAX {
                         self.refreshes += 1;
                         self.replan().await?;
                     }
                 }
-                Err(error) if self.replans < REPLANS_MAX && error.remedy() == Remedy::Retry => {
-                    self.replans += 1;
+                Err(error) if error.remedy() == Remedy::Retry && !self.left().is_zero() => {
                     tracing::debug!(%error, is_stale, "stripe did not come: asking where it lies");
                     let is_news = self.replan().await?;
-                    if !is_news && !is_stale {
+                    let at_once = (is_news || is_stale) && self.replans < REPLANS_MAX;
+                    if !at_once && !may_pass {
                         return Err(error);
                     }
+                    if !at_once {
+                        self.pause().await;
+                    }
+                    self.replans += 1;
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(None)
+    }
+
+    /// What is left of the time that one stripe may take, now that it did not come at once.
+    fn left(&mut self) -> Duration {
+        let now = self.shared.env.clock().now();
+        let since = *self.trouble_since.get_or_insert(now);
+        since.after(self.timeout).since(now)
+    }
+
+    /// Lets time pass, for places that may be back in a moment: longer each time.
+    async fn pause(&mut self) {
+        let whole = PAUSE_MIN.saturating_mul(1 << self.replans.min(10)).min(PAUSE_MAX);
+        let random = self.shared.env.rng().u64() % 1000;
+        let jittered = whole / 2 + whole / 2 * u32::try_from(random).unwrap_or(0) / 1000;
+        let pause = jittered.min(self.left());
+        self.shared.env.clock().sleep(pause).await;
     }
 
     /// The front part is here.
@@ -229,7 +258,8 @@ impl<E: Env> ObjectStream<E> {
             let source = match piece {
                 Piece::Inline(bytes) => Source::Here(bytes),
                 Piece::Stripe(extent, part) => {
-                    let (shared, tag, timeout) = (self.shared.clone(), self.tag, self.timeout);
+                    let (shared, tag) = (self.shared.clone(), self.tag);
+                    let timeout = self.trouble_since.map_or(self.timeout, |_| self.left());
                     Source::Task(Fetching::start(Fetch { shared, extent, part, tag, timeout }))
                 }
             };
@@ -278,10 +308,13 @@ impl<E: Env> UnderWay<E> {
     /// Waits for it. Dropping this loses nothing.
     async fn wait(&mut self) -> Fetched {
         match &mut self.source {
-            Source::Here(bytes) => Fetched { result: Ok(vec![bytes.clone()]), is_stale: false },
+            Source::Here(bytes) => {
+                Fetched { result: Ok(vec![bytes.clone()]), is_stale: false, may_pass: false }
+            }
             Source::Task(fetching) => (&mut fetching.result).await.unwrap_or_else(|_| Fetched {
                 result: Err(GetError::Damaged("the host is stopping".to_owned())),
                 is_stale: false,
+                may_pass: false,
             }),
         }
     }

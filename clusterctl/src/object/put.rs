@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use client::{Bucket, Precondition, PutOptions, Receipt};
 use indicatif::ProgressBar;
 use os::Host;
+use proto::limits::INLINE_BYTES_MAX;
 use proto::{ObjectKey, Version};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -125,6 +126,9 @@ fn open(source: &std::path::Path) -> anyhow::Result<(Box<dyn Read + Send>, Optio
 struct Summary {
     files: u64,
     bytes: u64,
+    /// Of `files`, those that lie in the metadata record.
+    inline: u64,
+    /// The least that the other files tolerate.
     disks: Option<u32>,
     racks: Option<u32>,
 }
@@ -138,17 +142,17 @@ async fn put_tree(session: &Session, arguments: &Arguments) -> anyhow::Result<()
     let summary = summary?;
     let (disks, racks) = (summary.disks.unwrap_or_default(), summary.racks.unwrap_or_default());
     let value = json!({
-        "files": summary.files, "bytes": summary.bytes, "passed_over": others,
-        "tolerates_at_least": { "disks": disks, "racks": racks },
+        "files": summary.files, "bytes": summary.bytes, "inline": summary.inline, "passed_over": others,
+        "others_tolerate_at_least": { "disks": disks, "racks": racks },
     });
     session.format.print(&value, || {
         let mut line = format!("stored {}, {}", count(summary.files, "file"), size(summary.bytes));
-        if summary.files > 0 {
-            line += &format!(
-                "; each tolerates at least: {}, {}",
-                count(disks.into(), "disk"),
-                count(racks.into(), "rack")
-            );
+        if summary.inline > 0 {
+            line += &format!("; {} of them in the metadata record", summary.inline);
+        }
+        if summary.disks.is_some() {
+            let (disks, racks) = (count(disks.into(), "disk"), count(racks.into(), "rack"));
+            line += &format!("; each of the others tolerates at least: {disks}, {racks}");
         }
         if others > 0 {
             line += &format!(
@@ -198,6 +202,10 @@ impl Summary {
         let least = |old: Option<u32>, new: u32| Some(old.map_or(new, |old| old.min(new)));
         self.files += 1;
         self.bytes += receipt.size;
+        if receipt.size <= INLINE_BYTES_MAX as u64 {
+            self.inline += 1;
+            return;
+        }
         self.disks = least(self.disks, receipt.tolerates.disks);
         self.racks = least(self.racks, receipt.tolerates.racks);
     }

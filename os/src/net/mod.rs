@@ -18,6 +18,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use env::{Expect, Net, NetError};
 use proto::InvalidInput;
 use quinn::{ClientConfig, Endpoint, ServerConfig, TokioRuntime};
@@ -51,6 +52,7 @@ struct Inner {
     client: Endpoint,
     client_config: ClientConfig,
     server_config: ServerConfig,
+    credentials: Credentials,
     stopping: watch::Sender<bool>,
 }
 
@@ -78,7 +80,7 @@ impl OsNet {
             .or_else(|_| endpoint(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), None))
             .map_err(|error| cannot(error.to_string()))?;
         let (stopping, _) = watch::channel(false);
-        Ok(Self(Arc::new(Inner { client, client_config, server_config, stopping })))
+        Ok(Self(Arc::new(Inner { client, client_config, server_config, credentials, stopping })))
     }
 
     /// Closes all connections and listeners, and tells the peers. Takes at most a second.
@@ -158,7 +160,7 @@ impl Net for OsNet {
         };
         let found = resolve(address).await.map_err(cannot)?;
         let first = found.first().copied().ok_or_else(|| cannot(io::ErrorKind::AddrNotAvailable.into()))?;
-        let endpoint = listen_patiently(first, &self.0.server_config).await.map_err(cannot)?;
+        let endpoint = listen_patiently(first, &self.0).await.map_err(cannot)?;
         let bound = endpoint.local_addr().map_err(cannot)?;
         Ok(OsListener::start(endpoint, bound.to_string(), self.0.stopping.subscribe()))
     }
@@ -183,10 +185,11 @@ async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Who listened here a moment ago may still be taking leave of its peers.
-async fn listen_patiently(address: SocketAddr, config: &ServerConfig) -> io::Result<Endpoint> {
+async fn listen_patiently(address: SocketAddr, host: &Inner) -> io::Result<Endpoint> {
+    let resets = transport::reset_key(host.credentials.key().secret_der(), address);
     let deadline = tokio::time::Instant::now() + LISTEN_PATIENCE;
     loop {
-        match endpoint(address, Some(config.clone())) {
+        match endpoint(address, Some((host.server_config.clone(), resets.clone()))) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline =>
             {
@@ -197,6 +200,8 @@ async fn listen_patiently(address: SocketAddr, config: &ServerConfig) -> io::Res
     }
 }
 
-fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    Endpoint::new(transport::endpoint_config()?, server, transport::socket(address)?, Arc::new(TokioRuntime))
+fn endpoint(address: SocketAddr, server: Option<(ServerConfig, hmac::Key)>) -> io::Result<Endpoint> {
+    let (server, resets) = server.unzip();
+    let config = transport::endpoint_config(resets)?;
+    Endpoint::new(config, server, transport::socket(address)?, Arc::new(TokioRuntime))
 }

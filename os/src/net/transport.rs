@@ -6,12 +6,22 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use aws_lc_rs::hmac;
+use env::Rng;
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig,
+    VarInt,
+};
 use rustix::net::sockopt;
 use tracing::{info, warn};
 
+use crate::rng::OsRng;
+
+/// Bytes of a connection's id: enough that nobody guesses one.
+const CONNECTION_ID_BYTES: usize = 8;
 /// Largest datagram. Above 6 550 bytes a segmentation-offload batch of ten would exceed what UDP
 /// carries, and the kernel drops it silently.
 const DATAGRAM_BYTES_MAX: u16 = 6500;
@@ -69,13 +79,51 @@ pub(super) fn config(side: Side) -> TransportConfig {
     config
 }
 
+/// Settings of a socket. `resets` makes a listener known to the peers of its predecessor: see
+/// [`reset_key`].
+///
 /// # Errors
 ///
 /// When the datagram size is out of QUIC's range.
-pub(super) fn endpoint_config() -> io::Result<EndpointConfig> {
+pub(super) fn endpoint_config(resets: Option<hmac::Key>) -> io::Result<EndpointConfig> {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(DATAGRAM_BYTES_MAX).map_err(io::Error::other)?;
+    if let Some(key) = resets {
+        config.reset_key(Arc::new(key)).cid_generator(|| Box::new(PlainIds));
+    }
     Ok(config)
+}
+
+/// The key that a listener's stateless resets (RFC 9000, section 10.3) are made with. It is the same
+/// after a restart: a process that was killed and started again can tell those who still send to its
+/// predecessor that their connections are gone, and they do not wait for a sign of life in vain.
+///
+/// It follows from the host's secret and from the address, so that no other socket of this host can be
+/// asked for the resets of this one.
+pub(super) fn reset_key(secret: &[u8], address: SocketAddr) -> hmac::Key {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let label = format!("cadole stateless reset 1 {address}");
+    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, label.as_bytes()).as_ref())
+}
+
+/// Random ids of connections without a mark of this process: quinn's own generator marks them, and
+/// would not answer those of its predecessor.
+struct PlainIds;
+
+impl ConnectionIdGenerator for PlainIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; CONNECTION_ID_BYTES];
+        OsRng::new().fill(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// # Errors
