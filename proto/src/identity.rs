@@ -160,6 +160,7 @@ pub fn rule(call: &Call) -> Rule {
         Call::RaftAppend(_) => ("raft-append", Service::Meta, &[Meta]),
         Call::RaftSnapshot(_) => ("raft-snapshot", Service::Meta, &[Meta]),
         Call::RaftHandOver(_) => ("raft-hand-over", Service::Meta, &[Meta]),
+        Call::RaftJoin(_) => ("raft-join", Service::Meta, &[Meta]),
     };
     Rule { name, roles, service }
 }

@@ -98,6 +98,11 @@ impl TestCluster {
         self.layout.select(name).expect("a name of the layout")
     }
 
+    /// The number in a daemon's name.
+    pub fn number(name: &str) -> u64 {
+        name.rsplit('-').next().and_then(|number| number.parse().ok()).expect("a daemon's name")
+    }
+
     /// Kills daemons as a power cut would, all at once.
     pub fn kill(&self, name: &str) {
         let names = self.names(name);

@@ -578,9 +578,12 @@ async fn metadata_servers_catch_up_and_are_replaced() {
     // Time for the others to notice that it answers again, and to send it what they think it lacks.
     tokio::time::sleep(Duration::from_secs(10)).await;
     many_small(&bucket, &mut ledger, "with-wiped", 50).await;
-    let text = cluster.log_of(&follower);
-    let tail: Vec<&str> = text.lines().rev().take(3).collect();
-    eprintln!("a wiped server under its old id says: {tail:?}");
+    let told = cluster.log_of(&follower);
+    assert!(told.contains("it has lost its data"), "{told}");
+    let status = operator.admin().status().await.expect("status");
+    let silent = status.members.iter().filter(|member| member.answered_ms_ago.is_none_or(|ms| ms > 2_000));
+    let silent: Vec<u64> = silent.filter_map(|member| Some(member.member.as_ref()?.id)).collect();
+    assert_eq!(silent, [TestCluster::number(&follower)], "the wiped server must not count: {status:?}");
     cluster.kill(&follower);
     many_small(&bucket, &mut ledger, "wiped", 50).await;
 
@@ -589,7 +592,7 @@ async fn metadata_servers_catch_up_and_are_replaced() {
     cluster.spawn("meta-4");
     let admin = operator.admin();
     admin.add_member(MetaId(4), address).await.expect("added");
-    let old = follower.trim_start_matches("meta-").parse().expect("an id");
+    let old = TestCluster::number(&follower);
     admin.remove_member(MetaId(old)).await.expect("removed");
     cluster.wait_for(&operator, RECOVERY, "the new server follows", all_members_follow).await;
     let members = operator.admin().cluster_info().await.expect("an answer").members;

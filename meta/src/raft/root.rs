@@ -4,6 +4,7 @@
 //! table log    index, u64 big endian  -> wire::Entry
 //! table meta   "vote"                 -> wire::Vote
 //!              "committed", "purged"  -> wire::LogId
+//!              "format"               -> format version of all stores of the server, u64 big endian
 //!              "server"               -> id of this server, u64 big endian
 //!              "cluster"              -> id of its cluster, 16 bytes
 //!              "founding"             -> wire::Bootstrap, on the server that founded the cluster
@@ -19,6 +20,8 @@ use proto::{ClusterId, InvalidInput, MetaId, wire};
 use super::encoding;
 use super::handle::{Handle, User};
 
+/// Format of this store, of `state-<n>`, and of snapshots.
+const FORMAT_VERSION: u64 = 1;
 /// Name of the store.
 const STORE: &str = "raft";
 /// Entries.
@@ -26,6 +29,7 @@ pub(crate) const LOG: Table = "log";
 /// Everything else.
 pub(crate) const META: Table = "meta";
 
+const FORMAT: &[u8] = b"format";
 const SERVER: &[u8] = b"server";
 const CLUSTER: &[u8] = b"cluster";
 const FOUNDING: &[u8] = b"founding";
@@ -46,6 +50,14 @@ pub enum RootError {
     /// What the store says cannot be read.
     #[error("the store {STORE:?} is damaged: {0}; restore this server by adding it under a new id")]
     Damaged(InvalidInput),
+    /// A newer version of this software has written it.
+    #[error(
+        "the data directory has format {found}, this version reads up to {FORMAT_VERSION}: upgrade this server"
+    )]
+    NewerFormat {
+        /// As stored.
+        found: u64,
+    },
     /// Another server's.
     #[error(
         "the data directory belongs to meta-{found}, this server is meta-{own}: correct the id or the \
@@ -71,6 +83,11 @@ impl<K: Kv> Root<K> {
         user: &User,
     ) -> Result<Self, RootError> {
         let root = Self { kv: user.holding(stores.open(STORE, &[LOG, META]).await?) };
+        match root.number(FORMAT)? {
+            Some(found) if found > FORMAT_VERSION => return Err(RootError::NewerFormat { found }),
+            Some(_) => {}
+            None => root.put_durably(FORMAT, Bytes::copy_from_slice(&FORMAT_VERSION.to_be_bytes())).await?,
+        }
         match root.number(SERVER)? {
             Some(found) if found == own.0 => {}
             Some(found) => return Err(RootError::OtherServer { own: own.0, found }),
@@ -174,6 +191,21 @@ mod tests {
             drop(root);
             let damaged = Root::open(&stores, MetaId(1), &user).await.expect_err("damaged");
             assert!(matches!(damaged, RootError::Damaged(_)), "{damaged}");
+        });
+    }
+
+    /// A directory that a newer version has written is refused, not guessed at.
+    #[test]
+    fn newer_format_is_refused() {
+        block_on(async {
+            let stores = MemoryKvs::new();
+            let (user, _closed) = User::first();
+            let root = Root::open(&stores, MetaId(1), &user).await.expect("new");
+            let newer = (FORMAT_VERSION + 1).to_be_bytes();
+            root.put_durably(FORMAT, Bytes::copy_from_slice(&newer)).await.expect("written");
+            drop(root);
+            let refused = Root::open(&stores, MetaId(1), &user).await.expect_err("newer");
+            assert!(matches!(refused, RootError::NewerFormat { found: 2 }), "{refused}");
         });
     }
 

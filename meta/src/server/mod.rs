@@ -100,14 +100,14 @@ impl<E: Env> Server<E> {
         let listener = env.net().listen(&options.listen).await?;
         let address = listener.address();
         let caller = Caller::new(env.clone(), local.clone());
-        let node = Node::start(env.clone(), options.id, &options.raft, root.clone(), &user, caller);
+        let node = Node::start(env.clone(), options.id, &options.raft, root.clone(), &user, caller.clone());
         let node = node.await.map_err(StartError::Stores)?;
         drop(user);
         let advertised = options.advertise.clone().unwrap_or_else(|| address.clone());
         info!(id = %options.id, address, advertised, cluster = ?local.cluster(), "metadata server started");
 
         let ending = node.ending();
-        let shared = Shared::new(env.clone(), options, local.clone(), root, node.clone());
+        let shared = Shared::new(env.clone(), options, local.clone(), root, node.clone(), caller);
         let service = Service::new(Arc::new(shared));
         let tasks = vec![
             env.spawn().spawn("meta-serve", serve(env.clone(), local, listener, service.clone())),

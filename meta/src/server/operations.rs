@@ -18,6 +18,8 @@ use crate::state::status;
 
 /// Between two looks at whether the founding is done.
 const FOUNDING_PAUSE: Duration = Duration::from_millis(50);
+/// How long a founding waits for members that do not answer yet.
+const INVITATIONS_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for a change of membership that its caller no longer waits for.
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_millis(TIMEOUT_MS_MAX);
 /// Longest wait for a new leader.
@@ -44,7 +46,10 @@ impl<E: Env> Shared<E> {
             self.local.join(cluster)?;
             cluster
         };
-        self.node.initialize(members).await?;
+        if !self.node.is_initialized().await? {
+            self.invite_all(&members).await?;
+            self.node.initialize(members).await?;
+        }
         while !self.is_founded() {
             if self.node.standing().leads {
                 self.found(cluster).await?;
@@ -56,6 +61,23 @@ impl<E: Env> Shared<E> {
         }
         info!(%cluster, "cluster founded");
         Ok(wire::BootstrapReply { cluster_id: cluster.to_wire() })
+    }
+
+    /// Invites the other members before there is anything to agree on: from then on each of them knows
+    /// that it takes part, and one that later knows nothing has lost its data.
+    async fn invite_all(&self, members: &BTreeMap<u64, RaftPeer>) -> Result<(), Failure> {
+        let clock = self.env.clock();
+        let deadline = clock.now().after(INVITATIONS_TIMEOUT);
+        for (id, peer) in members.iter().filter(|(id, _)| **id != self.options.id.0) {
+            while let Err(failure) = self.invite(MetaId(*id), &peer.address).await {
+                // It may be starting just now.
+                if failure.code != ErrorCode::Unavailable || clock.now() >= deadline {
+                    return Err(failure);
+                }
+                clock.sleep(FOUNDING_PAUSE).await;
+            }
+        }
+        Ok(())
     }
 
     /// The id of the cluster that this server founds, made durable before anybody hears it.
@@ -133,6 +155,13 @@ impl<E: Env> Shared<E> {
         check_address(&request.address)?;
         if request.id == 0 {
             return Err(InvalidInput::new("a metadata server's id cannot be 0").into());
+        }
+        if !self.node.standing().leads {
+            return Err(self.node.not_leader_now());
+        }
+        // Only who is no member yet: one that was invited and knows nothing of it has lost its data.
+        if !self.node.members().iter().any(|member| member.id == request.id) {
+            self.invite(MetaId(request.id), &request.address).await?;
         }
         let node = self.node.clone();
         let work = async move { node.add_member(MetaId(request.id), request.address).await };

@@ -2,21 +2,25 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
-use env::rpc::{Answer, Handler, Incoming, Local};
-use env::{Clock, Env, Kvs};
+use env::rpc::{Answer, CallError, Caller, Handler, Incoming, Local, Target};
+use env::{Clock, Env, Expect, Kvs};
 use proto::identity::Service as ServiceKind;
 use proto::wire::command::Action;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Reply;
-use proto::{ClusterId, ErrorCode, Failure, wire};
+use proto::{ClusterId, ErrorCode, Failure, Identity, MetaId, wire};
 use tokio::sync::Semaphore;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::liveness::Liveness;
 use crate::options::Options;
 use crate::raft::Node;
 use crate::raft::root::Root;
+
+/// Time for a server to answer an invitation.
+const INVITATION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A service that can be taken away while connections still hold it. Clones are the same.
 pub(super) struct Service<E: Env> {
@@ -37,10 +41,13 @@ pub(super) struct Shared<E: Env> {
     pub(super) local: Local,
     pub(super) root: Root<<E::Kvs as Kvs>::Kv>,
     pub(super) node: Node<E>,
+    caller: Caller<E>,
     pub(super) proposals: Semaphore,
     /// Held while this server learns or makes its cluster.
     pub(super) joining: tokio::sync::Mutex<()>,
     watch: Mutex<Watch>,
+    /// People have heard that this server lost its data.
+    told_uninvited: AtomicBool,
 }
 
 /// What a leader has heard in its term.
@@ -89,17 +96,20 @@ impl<E: Env> Shared<E> {
         local: Local,
         root: Root<<E::Kvs as Kvs>::Kv>,
         node: Node<E>,
+        caller: Caller<E>,
     ) -> Self {
         let liveness = fresh(&options);
         Self {
             proposals: Semaphore::new(options.proposals_in_flight_max),
             joining: tokio::sync::Mutex::default(),
+            told_uninvited: AtomicBool::new(false),
             watch: Mutex::new(Watch { term: 0, liveness }),
             env,
             options,
             local,
             root,
             node,
+            caller,
         }
     }
 
@@ -121,10 +131,10 @@ impl<E: Env> Shared<E> {
     async fn answer(self: &Arc<Self>, incoming: Incoming<E>) -> Result<Reply, Failure> {
         let Incoming { peer_cluster, call, mut payload, timeout, .. } = incoming;
         match call {
+            Call::Bootstrap(_) | Call::ClusterInfo(_) | Call::RaftJoin(_) => {}
             Call::RaftVote(_) | Call::RaftAppend(_) | Call::RaftSnapshot(_) | Call::RaftHandOver(_) => {
-                self.adopt(peer_cluster).await?;
+                self.invited()?;
             }
-            Call::Bootstrap(_) | Call::ClusterInfo(_) => {}
             _ => self.bootstrapped()?,
         }
         match call {
@@ -134,6 +144,7 @@ impl<E: Env> Shared<E> {
                 self.node.on_snapshot(request, &mut payload).await.map(Reply::RaftSnapshot)
             }
             Call::RaftHandOver(request) => self.node.on_hand_over(request).await.map(Reply::RaftHandOver),
+            Call::RaftJoin(_) => self.join(peer_cluster).await.map(Reply::RaftJoin),
 
             Call::Bootstrap(request) => self.bootstrap(request).await.map(Reply::Bootstrap),
             Call::ClusterInfo(_) => Ok(Reply::ClusterInfo(self.cluster_info())),
@@ -161,25 +172,55 @@ impl<E: Env> Shared<E> {
             return Ok(());
         }
         let sentence = "this metadata server belongs to no cluster yet: found one with \
-                        `clusterctl bootstrap`, or let the leader of one add it with `clusterctl member add`";
+                        `clusterctl meta bootstrap`, or have it added to one with `clusterctl meta add`, \
+                        under an id that was never used: one that lost its data cannot have its old id back";
         Err(Failure::new(ErrorCode::NotBootstrapped, sentence))
     }
 
-    /// A server without cluster belongs to that of the first metadata server that sends it Raft's
-    /// messages. One with a cluster has refused others at the greeting.
-    async fn adopt(&self, peer_cluster: Option<ClusterId>) -> Result<(), Failure> {
+    fn invited(&self) -> Result<(), Failure> {
+        let known = self.bootstrapped();
+        if known.is_err() && !self.told_uninvited.swap(true, Ordering::Relaxed) {
+            warn!(
+                "a cluster takes this server for a member, but its data directory is new: it has lost its data, \
+                 takes no part, and must be replaced under an id that was never used (`clusterctl meta rm`, \
+                 `clusterctl meta add`)"
+            );
+        }
+        known
+    }
+
+    /// A server without cluster belongs to that of the metadata server that invites it. One with a
+    /// cluster has refused others at the greeting.
+    async fn join(&self, peer_cluster: Option<ClusterId>) -> Result<wire::RaftJoinReply, Failure> {
         let wrong = |text: &str| Failure::new(ErrorCode::WrongCluster, text);
         let peer = peer_cluster.ok_or_else(|| wrong("the peer does not say which cluster it belongs to"))?;
-        if self.local.cluster().is_some() {
-            return self.local.join(peer);
-        }
         let _joining = self.joining.lock().await;
         if self.local.cluster().is_none() {
             let kept = self.root.set_cluster(peer).await;
             kept.map_err(|error| Failure::new(ErrorCode::Internal, format!("the store \"raft\": {error}")))?;
             info!(cluster = %peer, "this metadata server belongs to a cluster from now on");
         }
-        self.local.join(peer)
+        self.local.join(peer)?;
+        Ok(wire::RaftJoinReply {})
+    }
+
+    /// Has a server with an empty data directory belong to this cluster. One that does already has no
+    /// objection.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when it does not answer, with the reason; what it says when it belongs to another.
+    pub(super) async fn invite(&self, id: MetaId, address: &str) -> Result<(), Failure> {
+        let target = Target { address: address.to_owned(), expect: Expect::Exactly(Identity::Meta(id)) };
+        let call = Call::RaftJoin(wire::RaftJoin {});
+        match self.caller.call(&target, call, Vec::new(), INVITATION_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Failed(failure)) => Err(failure),
+            Err(error) => {
+                let sentence = format!("meta-{id} cannot be invited, start it and try again: {error}");
+                Err(Failure::new(ErrorCode::Unavailable, sentence))
+            }
+        }
     }
 }
 

@@ -192,7 +192,7 @@ impl Machine {
 
     pub(crate) fn founded(&self) -> Result<(), Failure> {
         if self.totals.cluster_id.is_empty() {
-            let sentence = "the cluster is not founded yet: run `clusterctl bootstrap` once";
+            let sentence = "the cluster is not founded yet: run `clusterctl meta bootstrap` once";
             return Err(Failure::new(ErrorCode::NotBootstrapped, sentence));
         }
         Ok(())

@@ -107,7 +107,8 @@ pub(super) fn wrong_map(error: proto::InvalidInput) -> StorageError {
 /// `NotMine` when there is no such group.
 pub fn get_placement(machine: &Machine, get: &wire::GetPlacement) -> Result<wire::GetPlacementReply, Error> {
     let group = machine.map().groups().get(&GroupId(get.group));
-    let group = group.ok_or_else(|| refuse(ErrorCode::NotMine, format!("there is no group {}", get.group)))?;
+    let group =
+        group.ok_or_else(|| refuse(ErrorCode::NotMine, format!("there is no group {}", get.group)))?;
     let placement = to_placement(machine.map(), group).map_err(wrong_map)?;
     Ok(wire::GetPlacementReply { placement: Some(placement) })
 }

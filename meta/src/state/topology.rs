@@ -19,7 +19,7 @@ impl Machine {
         if self.totals.cluster_id.is_empty() {
             self.totals.cluster_id = found.cluster_id;
         } else if self.totals.cluster_id != found.cluster_id {
-            let sentence = "the cluster is founded already: to add this server, use `clusterctl member add`";
+            let sentence = "the cluster is founded already: to add this server, use `clusterctl meta add`";
             return Err(refuse(ErrorCode::AlreadyBootstrapped, sentence));
         }
         Ok(Answer::Done(true))

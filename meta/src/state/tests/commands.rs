@@ -16,7 +16,7 @@ fn founding() {
     cluster.refused(Action::FoundCluster(short), ErrorCode::InvalidRequest, "expected 16");
     cluster.done(id(7));
     cluster.done(id(7));
-    cluster.refused(id(8), ErrorCode::AlreadyBootstrapped, "member add");
+    cluster.refused(id(8), ErrorCode::AlreadyBootstrapped, "meta add");
     cluster.verify();
 }
 
