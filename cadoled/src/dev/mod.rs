@@ -247,7 +247,6 @@ impl Family {
         let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
         self.children.extract_if(.., |(_, child)| ended(child)).map(|(name, _)| name).collect()
     }
-
 }
 
 impl Drop for Family {
