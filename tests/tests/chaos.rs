@@ -12,7 +12,9 @@ use cadoled::dev::Shape;
 use client::{Bucket, GetError, GetOptions, ObjectStat, PutOptions};
 use futures_util::{StreamExt, stream};
 use os::Host;
-use proto::{MetaId, wire};
+use proto::wire::request::Call;
+use proto::{MetaId, Role, wire};
+use tests::peer::Peer;
 use tests::{Content, ContentSource, Ledger, Random, TestCluster, get, key, put, shape, shards};
 use tokio::task::JoinHandle;
 
@@ -390,6 +392,33 @@ fn readable(stat: &ObjectStat, gone: &BTreeSet<u32>) -> bool {
         let left = placement.places.iter().filter(|place| !gone.contains(&place.node)).count();
         left >= placement.k as usize
     })
+}
+
+/// A node that was killed and started again tells those who still use its old connections that these are
+/// gone; they need not wait until they have heard nothing for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_disowns_its_old_connections() {
+    let cluster = TestCluster::start(shape()).await;
+    let peer = Peer::of(&cluster.ca(), "operator/patient");
+    let address = cluster.address("node-1");
+    let info = || peer.call(&address, Role::Node, Call::NodeInfo(wire::NodeInfo {}));
+    info().await.expect("an answer");
+    let started = || cluster.log_of("node-1").matches("storage node started").count();
+    let before = started();
+    cluster.kill("node-1");
+    cluster.start_again("node-1");
+    while started() == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    match info().await {
+        // The connection was known to be gone before the call.
+        Ok(_) => {}
+        Err(error) => {
+            let told = error.to_string();
+            assert!(told.contains("the peer has restarted"), "{told}");
+        }
+    }
+    info().await.expect("an answer over a new connection");
 }
 
 /// Shards are damaged or vanish on the disk, under a running node and under a stopped one: every read

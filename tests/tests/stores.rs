@@ -103,7 +103,8 @@ async fn clusterctl_objects() {
         let key = format!("files/ctl/{size}");
         fs::write(path("in"), content.bytes()).expect("written");
         let put = ctl(&cluster, &["object", "put", &path("in"), &key]).ok();
-        assert!(size <= 4096 || put.out.contains("2 disks, 1 rack"), "{put:?}");
+        // A small object's three copies may happen to lie in three racks: then two may be lost.
+        assert!(size <= 4096 || put.out.contains("tolerates: 2 disks, "), "{put:?}");
         ctl(&cluster, &["object", "get", &key, &path("out")]).ok();
         assert_eq!(content.difference(&fs::read(path("out")).expect("read")), None);
         let piped = cluster.clusterctl().args(["object", "get", &key, "-"]).output().expect("clusterctl");

@@ -169,7 +169,7 @@ fn explanations_name_the_place() {
         "keeps its policy",
         "2 of at most 2 slots",
         &format!("disk {disk} (d{disk}) on node"),
-        "2 disks, or 2 nodes, or 1 racks",
+        "2 disks, or 2 nodes, or 1 rack",
     ] {
         assert!(text.contains(part), "expected {part:?} in {text}");
     }
