@@ -67,5 +67,5 @@ fn test() -> anyhow::Result<()> {
     // The end-to-end tests run the daemons as a user would: as binaries.
     run::build()?;
     run::cargo(&["test", "--workspace"], &[])?;
-    run::cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+    run::cargo(&["doc", "--workspace", "--no-deps", "--all-features"], &[("RUSTDOCFLAGS", "-D warnings")])
 }

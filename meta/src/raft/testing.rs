@@ -1,4 +1,4 @@
-//! What openraft's own storage suite needs, for any [`Kvs`](env::Kvs).
+//! What openraft's own storage suite needs, for any [`Kvs`].
 
 use std::future::Future;
 use std::io;

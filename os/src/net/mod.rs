@@ -1,6 +1,6 @@
 //! The network: QUIC with certificates on both sides, by quinn.
 //!
-//! - Both sides prove who they are with certificates of the cluster's authority ([`tls`]); there is
+//! - Both sides prove who they are with certificates of the cluster's authority (`tls`); there is
 //!   no plaintext mode. `connect` returns when the peer has accepted us, not only we the peer.
 //! - One socket for all outgoing connections and one for each address listened on. A connection uses
 //!   about one core at most; who needs more makes several.
