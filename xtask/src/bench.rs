@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, cpu_seconds_of};
 use crate::{packages, run};
 
 #[derive(Debug, Subcommand)]
@@ -83,17 +83,11 @@ struct Usage {
 }
 
 /// Samples /proc until the process ends: its CPU time and the peak of its resident memory.
-#[allow(clippy::cast_precision_loss)]
 fn wait_with_usage(mut child: std::process::Child) -> anyhow::Result<Usage> {
     let pid = child.id();
     let mut usage = Usage { cpu_seconds: 0.0, memory_kib_max: 0 };
     loop {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        if let Some((_, rest)) = stat.rsplit_once(')') {
-            let ticks: u64 =
-                rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
-            usage.cpu_seconds = usage.cpu_seconds.max(ticks as f64 / 100.0);
-        }
+        usage.cpu_seconds = cpu_seconds_of(pid).unwrap_or_default().max(usage.cpu_seconds);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);

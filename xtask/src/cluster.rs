@@ -93,16 +93,14 @@ impl Cluster {
                 bar.finish_and_clear();
                 return Ok(start.elapsed());
             }
-            bar.set_message(format!(
+            let left = format!(
                 "{missing} missing, {rebuilding} slots rebuilding, {below} groups below policy, {garbage} extents to drop"
-            ));
-            bar.tick();
+            );
             if start.elapsed() > timeout {
-                bail!(
-                    "not whole after {} s: {missing} missing, {rebuilding} slots rebuilding, {below} groups below policy, {garbage} extents to drop",
-                    timeout.as_secs()
-                );
+                bail!("not whole after {} s: {left}", timeout.as_secs());
             }
+            bar.set_message(left);
+            bar.tick();
             std::thread::sleep(Duration::from_millis(250));
         }
     }
@@ -110,14 +108,18 @@ impl Cluster {
     /// User and system CPU time of all the cluster's daemons so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let homes = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        homes.filter_map(|home| cpu_seconds_of(&fs::read_to_string(home.path().join("pid")).ok()?)).sum()
+        let pid = |home: fs::DirEntry| {
+            let text = fs::read_to_string(home.path().join("pid")).ok()?;
+            text.split_whitespace().next()?.parse().ok()
+        };
+        homes.filter_map(pid).filter_map(cpu_seconds_of).sum()
     }
 }
 
-/// From `/proc/PID/stat`, proc(5): fields 14 and 15, in ticks of 1/100 s on Linux.
+/// User and system CPU time of a process so far; none when it does not run. From `/proc/PID/stat`,
+/// proc(5): fields 14 and 15, in ticks of 1/100 s on Linux.
 #[allow(clippy::cast_precision_loss)]
-fn cpu_seconds_of(pid_file: &str) -> Option<f64> {
-    let pid = pid_file.split_whitespace().next()?;
+pub(crate) fn cpu_seconds_of(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
