@@ -1,0 +1,120 @@
+//! Once faults have ended, everything becomes whole within a bound of time, with nothing for a person
+//! to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkers::raft;
+use crate::cluster::Cluster;
+use crate::oracle;
+use crate::verdict::{Kind, millis};
+
+/// See [`super::TABLE`].
+pub(super) const NAME: &str = "convergence";
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Waits until nothing is amiss, for so long at most.
+pub async fn healing(cluster: &Arc<Cluster>, limit: Duration) {
+    let began = cluster.world.now();
+    loop {
+        let amiss = match amiss(cluster).await {
+            Ok(()) => {
+                let took = millis(cluster.world.now() - began);
+                cluster.world.event(None, "healed", &[took], || format!("after {took} ms"));
+                return;
+            }
+            Err(amiss) => amiss,
+        };
+        if cluster.world.now() - began > limit {
+            let text = format!("{} s after the last fault: {amiss}", limit.as_secs());
+            cluster.findings.report(&cluster.world, Kind::Liveness, NAME, text);
+            return;
+        }
+        cluster.world.sleep(LOOK).await;
+    }
+}
+
+/// What keeps the cluster from being well, in words.
+async fn amiss(cluster: &Cluster) -> Result<(), String> {
+    let all = oracle::metadata(cluster);
+    let wanted = cluster.metas().iter().filter(|meta| meta.process.is_wanted()).count();
+    let readable: Vec<_> = all.iter().filter(|metadata| metadata.meta.process.is_wanted()).collect();
+    let Some(latest) = readable.first() else { return Err("no metadata can be read".to_owned()) };
+    if readable.len() < wanted {
+        return Err(format!("{} of {wanted} metadata servers have a state", readable.len()));
+    }
+    if let Some(behind) = readable.iter().find(|metadata| metadata.applied + 50 < latest.applied) {
+        return Err(format!("{} is at entry {}, the first at {}", behind.meta.id, behind.applied, latest.applied));
+    }
+    raft::equal_states(&all)?;
+    state_amiss(cluster, latest)?;
+    disks_amiss(cluster, latest).await
+}
+
+fn state_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), String> {
+    let (machine, totals) = (&latest.machine, latest.machine.totals());
+    let nodes = cluster.nodes();
+    for node in nodes.iter().filter(|node| node.process.is_wanted()) {
+        let known = machine.map().nodes().get(&node.id);
+        let health = known.map(|node| node.health);
+        if health != Some(placement::Health::Up) {
+            return Err(format!("node {} is {health:?}", node.id));
+        }
+    }
+    if machine.slots_rebuilding() > 0 {
+        return Err(format!("{} slots are being rebuilt", machine.slots_rebuilding()));
+    }
+    if !machine.groups_below_policy().is_empty() {
+        return Err(format!("groups are below policy: {:?}", machine.groups_below_policy()));
+    }
+    if totals.slots_missing > 0 {
+        return Err(format!("{} extents miss {} slots", totals.extents_incomplete, totals.slots_missing));
+    }
+    let here = |disk| machine.map().disk_health(disk) != placement::Health::Down;
+    let on_dead = machine.map().groups().values().find(|group| group.disks().any(|disk| !here(disk)));
+    if let Some(group) = on_dead {
+        return Err(format!("group {} has a slot on a disk that is down", group.id));
+    }
+    garbage_amiss(latest)
+}
+
+/// Whoever is there has dropped what it was asked to drop.
+fn garbage_amiss(latest: &oracle::Metadata) -> Result<(), String> {
+    use env::{KvRead, Order};
+    use meta::state::tables;
+    use proto::prost::Message;
+    let rows = latest.kv.scan(tables::GARBAGE, &tables::whole_table(), Order::Ascending, usize::MAX);
+    for (_, value) in rows.map_err(|error| error.to_string())? {
+        let row = proto::wire::GarbageRow::decode(value).map_err(|error| error.to_string())?;
+        let here = |disk: u32| latest.machine.map().disk_health(proto::DiskId(disk)) != placement::Health::Down;
+        if let Some(slot) = row.slots.iter().find(|slot| here(slot.disk)) {
+            return Err(format!("disk {} has not dropped what was deleted", slot.disk));
+        }
+    }
+    Ok(())
+}
+
+async fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), String> {
+    let disks = oracle::disks(cluster).await;
+    let mut committed = std::collections::BTreeSet::new();
+    for extent in latest.committed() {
+        committed.insert((extent.group.id, extent.id));
+        for stripe in (0..latest.stripes(&extent)).map(proto::StripeIndex) {
+            let intact = disks.intact(latest, &extent, stripe);
+            if intact.len() < extent.group.slots.len() {
+                return Err(format!(
+                    "group {} extent {} stripe {stripe}: only slots {intact:?} are whole",
+                    extent.group.id, extent.id
+                ));
+            }
+        }
+    }
+    for disk in disks.by_uuid.values() {
+        if let Some(shard) = disk.shards.keys().find(|shard| !committed.contains(&(shard.group, shard.extent))) {
+            return Err(format!("node {} {} still keeps {shard}, which no object has", disk.node, disk.path));
+        }
+    }
+    Ok(())
+}

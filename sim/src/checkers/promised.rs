@@ -1,0 +1,77 @@
+//! What the metadata do not mark as missing lies whole on the disk that they name.
+//!
+//! This is what all redundancy rests on: a shard that was acknowledged before it was durable, written
+//! under a stale epoch, dropped too early, or reported as made and not made, shows here at once, long
+//! before enough of them are gone for data to be lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::{DiskId, DiskUuid, ShardName, SlotIndex, StripeIndex};
+
+use crate::cluster::Cluster;
+use crate::oracle::{Disks, Metadata, shard_name};
+use crate::process::lock;
+use crate::verdict::Kind;
+
+/// See [`super::TABLE`].
+pub(super) const NAME: &str = "promised shards";
+
+/// For so long after the power failed under a metadata server, what the others know may be older than
+/// what it had told.
+const DOUBT: Duration = Duration::from_secs(15);
+/// Missing shards that a report names.
+const NAMED: usize = 5;
+
+/// What was amiss at the last sample.
+#[derive(Default)]
+pub(super) struct Promised {
+    amiss: BTreeSet<(DiskUuid, ShardName)>,
+}
+
+impl Promised {
+    /// Compares all extents with all disks.
+    pub(super) fn check(&mut self, cluster: &Cluster, latest: &Metadata, disks: &Disks) {
+        let missing = missing(cluster, latest, disks);
+        let doubtful = cluster.meta_lost_power_within(DOUBT);
+        let seen_before = std::mem::replace(&mut self.amiss, missing.keys().copied().collect());
+        let broken: Vec<String> = missing
+            .iter()
+            .filter(|(key, _)| !doubtful || seen_before.contains(key))
+            .take(NAMED)
+            .map(|((_, shard), disk)| format!("{shard} on disk {disk}"))
+            .collect();
+        if !broken.is_empty() {
+            let text = format!("promised by the metadata at entry {}, and not there whole: {}", latest.applied, broken.join(", "));
+            cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
+        }
+    }
+}
+
+/// Shards that should be on a disk that is there, and are not.
+fn missing(cluster: &Cluster, latest: &Metadata, disks: &Disks) -> BTreeMap<(DiskUuid, ShardName), DiskId> {
+    let mut missing = BTreeMap::new();
+    let mut damaged = lock(&cluster.damaged);
+    // What was made again is promised again.
+    damaged.retain(|(disk, shard)| {
+        disks.by_uuid.get(disk).is_none_or(|disk| disk.shards.get(shard) != Some(&true))
+    });
+    for extent in latest.committed() {
+        let stripes = latest.stripes(&extent);
+        for (number, slot) in (0_u8..).zip(&extent.group.slots) {
+            let (index, Some(uuid)) = (SlotIndex(number), latest.disk_uuid(slot.disk)) else { continue };
+            // A disk that is not in its machine takes what is on it with it: the receipts are about that.
+            let Some(disk) = disks.by_uuid.get(&uuid) else { continue };
+            if !extent.is_promised(index) {
+                continue;
+            }
+            for stripe in 0..stripes {
+                let shard = shard_name(extent.group.id, extent.id, StripeIndex(stripe), index);
+                if disk.shards.get(&shard) != Some(&true) && !damaged.contains(&(uuid, shard)) {
+                    missing.insert((uuid, shard), slot.disk);
+                }
+            }
+        }
+    }
+    missing
+}

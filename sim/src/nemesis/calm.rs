@@ -1,0 +1,170 @@
+//! The end of all faults: what is left comes back, and operators do what only people can do.
+//!
+//! What people do: boot machines that are off, restart nodes with a disk that takes no more writes after an
+//! error, put new disks and nodes in the place of lost ones where nothing else makes legal places, and
+//! finish what they began. All the rest the cluster has to do by itself, afterwards.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use placement::ClusterMap;
+use proto::limits::GRANT_MS;
+use proto::{DiskId, DiskUuid, Incarnation, NodeId};
+use simhost::{Death, Host};
+
+use super::ailments;
+use super::atlas::out_share_max_percent;
+use super::losses::{replace_disk, replace_node};
+use super::topology::settles;
+use super::victims;
+use crate::cluster::{Cluster, NodeHost};
+use crate::oracle;
+use crate::process::{Process, lock};
+use crate::verdict::Kind;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// All machines are up within this time.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+/// Operators have finished what they began within this time.
+const OPERATORS_LIMIT: Duration = Duration::from_secs(300);
+/// Nodes with broken disks are looked after for so long.
+const RESTARTS_LIMIT: Duration = Duration::from_secs(120);
+/// Time that a restarted node gets before it is looked at again.
+const RESTART_REST: Duration = Duration::from_secs(4);
+/// Further than the end of every grant.
+const BEYOND_GRANTS_MS: u64 = GRANT_MS + 60_000;
+
+/// Ends all faults. Returns when all machines that should run do, and the operators have done their part.
+pub async fn calm(cluster: &Arc<Cluster>) {
+    cluster.nemesis.set_calm();
+    ailments::end_all(cluster);
+    cluster.world.network().heal();
+    ailments::weather(cluster);
+    let processes = everything(cluster);
+    for process in &processes {
+        // Whoever is doomed lives for longer than any run.
+        process.host().doom(u64::MAX, Death::Process, false);
+        process.want(true);
+    }
+    replace_what_is_needed(cluster).await;
+    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| everything(cluster).iter().all(|process| process.host().is_alive())).await;
+    let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
+    wait(cluster, OPERATORS_LIMIT, "commands of operators do not succeed", idle).await;
+    restart_nodes_with_broken_disks(cluster).await;
+    leap(cluster);
+    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| everything(cluster).iter().all(|process| process.host().is_alive())).await;
+}
+
+/// All processes that should run.
+fn everything(cluster: &Cluster) -> Vec<Process> {
+    let clients = cluster.clients().into_iter().filter(Process::is_wanted);
+    victims::servers(cluster).into_iter().chain(clients).collect()
+}
+
+async fn wait(cluster: &Cluster, limit: Duration, what: &str, done: impl Fn(&Cluster) -> bool) {
+    let deadline = cluster.world.now() + limit;
+    while !done(cluster) {
+        if cluster.world.now() > deadline {
+            let text = format!("{} s after the last fault {what}", limit.as_secs());
+            cluster.findings.report(&cluster.world, Kind::Liveness, "operations end", text);
+            return;
+        }
+        cluster.world.sleep(LOOK).await;
+    }
+}
+
+/// Puts new disks and nodes in the place of lost ones, one after another, until there are legal places
+/// for everything. What the cluster can do without stays lost.
+async fn replace_what_is_needed(cluster: &Arc<Cluster>) {
+    let Some(metadata) = oracle::latest(cluster) else { return };
+    let found: BTreeSet<DiskUuid> = oracle::disks(cluster).await.by_uuid.into_keys().collect();
+    let mut map = metadata.machine.map().clone();
+    let dead = map.disks().values().filter(|disk| !found.contains(&disk.uuid)).map(|disk| disk.id).collect();
+    let (disks, nodes) = {
+        let lost = lock(&cluster.nemesis.lost);
+        (lost.disks.clone(), lost.nodes.clone())
+    };
+    for ((node, path), bytes) in disks {
+        if settles(&map, &dead, out_share_max_percent()) {
+            return;
+        }
+        replace_disk(cluster, node, &path);
+        put_disk(&mut map, node, bytes);
+    }
+    for (node, (_, disks)) in nodes {
+        if settles(&map, &dead, out_share_max_percent()) {
+            return;
+        }
+        replace_node(cluster, node);
+        let Some(before) = map.nodes().get(&node).cloned() else { continue };
+        let id = NodeId(u32::MAX - node.0);
+        map.put_node(placement::Node { id, incarnation: Incarnation(1), ..before });
+        disks.into_iter().for_each(|bytes| put_disk(&mut map, id, bytes));
+    }
+    if !settles(&map, &dead, out_share_max_percent()) {
+        cluster.world.tell(None, || "with everything replaced there are no legal places: this topology never had them".to_owned());
+    }
+}
+
+/// Adds a disk to the map that nobody has registered yet.
+fn put_disk(map: &mut ClusterMap, node: NodeId, capacity_bytes: u64) {
+    let Some(like) = map.disks().values().next_back().cloned() else { return };
+    let id = DiskId(like.id.0.saturating_add(1));
+    let uuid = DiskUuid(u128::MAX - u128::from(id.0));
+    // It fails when the node has never registered, and then nothing of it can be used.
+    drop(map.put_disk(placement::Disk { id, uuid, node, capacity_bytes, ..like }));
+}
+
+/// A disk on which a write failed takes no more of them until its node is started again.
+async fn restart_nodes_with_broken_disks(cluster: &Arc<Cluster>) {
+    let deadline = cluster.world.now() + RESTARTS_LIMIT;
+    while cluster.world.now() < deadline {
+        let mut restarted = false;
+        for node in victims::nodes(cluster) {
+            if has_broken_disk(cluster, &node).await {
+                cluster.world.event(Some(node.process.host().id()), "operator", &[], || "restarts it for a broken disk".to_owned());
+                node.stop();
+                restarted = true;
+            }
+        }
+        if !restarted {
+            return;
+        }
+        cluster.world.sleep(RESTART_REST).await;
+    }
+}
+
+/// Does the node say that a disk fails which is not lost? A node that does not answer is looked at later.
+async fn has_broken_disk(cluster: &Cluster, node: &NodeHost) -> bool {
+    let lost = cluster.nemesis.lost_disks();
+    for _ in 0..5 {
+        let info = match cluster.admin().await {
+            Ok(admin) => admin.node_info(&node.address(), node.id).await,
+            Err(error) => Err(error),
+        };
+        if let Ok(info) = info {
+            let broken = |report: &proto::wire::DiskReport| {
+                !report.failure.is_empty() && !lost.contains(&(node.id, format!("/{}", report.name)))
+            };
+            return info.disks.iter().any(broken);
+        }
+        cluster.world.sleep(LOOK).await;
+    }
+    false
+}
+
+/// All wall clocks leap to one time at which every grant is over: what was written and never committed
+/// can be proven to be nobody's. Jumps of before are overtaken, since cluster time does not go back.
+fn leap(cluster: &Cluster) {
+    let mut hosts: Vec<Host> = victims::everybody(cluster);
+    hosts.push(cluster.operator_host().clone());
+    let cluster_time = oracle::latest(cluster).map_or(0, |metadata| metadata.machine.cluster_time().as_millis());
+    let last = hosts.iter().map(Host::wall_ms).chain([cluster_time]).max().unwrap_or(0);
+    for host in hosts {
+        let by_ms = last.saturating_add(BEYOND_GRANTS_MS).saturating_sub(host.wall_ms());
+        host.jump_wall(i64::try_from(by_ms).unwrap_or(i64::MAX));
+    }
+}
