@@ -1,17 +1,22 @@
 //! What to repair next, as far as somebody has to decide it.
 //!
 //! Extents to fill, slots to rebuild and shards to drop need no decision: nodes read them off the tables
-//! ([`take_work`](crate::state::take::take_work)). Left to decide are moves: groups that were formed
-//! below their policy go back to legal places, one slot at a time, once these are there. Each round is
-//! bounded, looks at the state alone, and goes on where the round before ended; a leader that forgets
-//! where it was begins again, without harm.
+//! ([`take_work`](crate::state::take::take_work)). Left to decide are moves: slots on disks that stay away
+//! go to other disks ([`replace`]), and groups that were formed below their policy go back to legal places,
+//! one slot at a time, once these are there. Each round is bounded, looks at the state alone, and goes on
+//! where the round before ended; a leader that forgets where it was begins again, without harm.
 
+mod replace;
+
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use env::{KvRead, StorageError};
-use placement::{Group, Legalize, SlotState, legalize};
-use proto::{GroupId, Timestamp, wire};
+use placement::{Group, Health, Legalize, Move, Profile, SlotState, legalize};
+use proto::{DiskId, GroupId, Timestamp, wire};
 use wire::command::Action;
+
+use replace::{Replacer, can_be_made};
 
 use crate::state::{Machine, leftover_disks};
 
@@ -19,13 +24,14 @@ use crate::state::{Machine, leftover_disks};
 const MOVES_MAX: usize = 16;
 /// Groups that one round looks at.
 const GROUPS_MAX: usize = 256;
-/// Slots that may be rebuilding in the whole cluster before more are moved by choice.
+/// Slots that may be rebuilding in the whole cluster before more are moved.
 const REBUILDING_MAX: usize = 256;
 
 /// Remembers where the last round ended.
 #[derive(Clone, Debug, Default)]
 pub struct Healer {
     after: Option<GroupId>,
+    replacer: Replacer,
 }
 
 impl Healer {
@@ -35,7 +41,7 @@ impl Healer {
     }
 
     /// The next commands to propose; to be asked again once they are applied. `now` is the leader's
-    /// clock. Refusals of what this proposed are no news: the state has changed meanwhile.
+    /// clock, `out` are the disks that it has given up for now. Refusals of what this proposed are no news: the state has changed meanwhile.
     ///
     /// # Errors
     ///
@@ -45,23 +51,27 @@ impl Healer {
         machine: &Machine,
         kv: &impl KvRead,
         now: Timestamp,
+        out: &BTreeSet<DiskId>,
     ) -> Result<Vec<Action>, StorageError> {
         let mut actions = Vec::new();
         if machine.has_expired_commands(now) {
             actions.push(Action::Tick(wire::Tick {}));
         }
-        let room = REBUILDING_MAX.saturating_sub(machine.slots_rebuilding()).min(MOVES_MAX);
-        let mut moves = 0;
+        let room = room(machine, out);
+        if room == 0 {
+            return Ok(actions);
+        }
+        let mut moves = self.replacer.next(machine, kv, out, room)?;
         for group in self.look_at(machine) {
-            if moves >= room {
+            if moves.len() >= room {
                 break;
             }
             self.after = Some(group.id);
-            if let Some(to) = next_move(machine, kv, group)? {
-                actions.push(Action::MoveSlot(to));
-                moves += 1;
+            if moves.iter().all(|to| to.group != group.id.0) {
+                moves.extend(next_move(machine, kv, group)?);
             }
         }
+        actions.extend(moves.into_iter().map(Action::MoveSlot));
         Ok(actions)
     }
 
@@ -73,6 +83,14 @@ impl Healer {
         let ids = below.range((behind, Bound::Unbounded)).chain(below.range((Bound::Unbounded, before)));
         ids.take(GROUPS_MAX).filter_map(|id| machine.map().groups().get(id)).collect()
     }
+}
+
+/// How many moves this round may propose. Slots that are being filled on a disk that is out are not being
+/// filled: they must not keep others, and themselves, from moving.
+fn room(machine: &Machine, out: &BTreeSet<DiskId>) -> usize {
+    let stranded: usize = out.iter().map(|disk| machine.work().rebuilds(*disk).count()).sum();
+    let rebuilding = machine.slots_rebuilding().saturating_sub(stranded);
+    REBUILDING_MAX.saturating_sub(rebuilding).min(MOVES_MAX)
 }
 
 /// The move that brings a group closer to its policy, if one can be made now.
@@ -88,10 +106,14 @@ fn next_move(
     if leftover_disks(kv, group.id)?.contains(&to.to) {
         return Ok(None);
     }
-    Ok(Some(wire::MoveSlot {
-        group: group.id.0,
-        slot: u32::from(to.slot.0),
-        epoch: group.epoch.0,
-        to_disk: to.to.0,
-    }))
+    // Off a disk that is down nothing can be copied.
+    let k = machine.map().profiles().get(&group.profile).map_or(usize::MAX, Profile::k);
+    if machine.map().disk_health(to.from) == Health::Down && !can_be_made(machine, group, k) {
+        return Ok(None);
+    }
+    Ok(Some(move_slot(group, to)))
+}
+
+fn move_slot(group: &Group, to: Move) -> wire::MoveSlot {
+    wire::MoveSlot { group: group.id.0, slot: u32::from(to.slot.0), epoch: group.epoch.0, to_disk: to.to.0 }
 }

@@ -1,11 +1,12 @@
-//! Who is alive: heartbeats in, changes of health out.
+//! Who is alive: heartbeats in, changes of health out; and which disks stay away for so long that their
+//! slots should go elsewhere.
 //!
 //! A plain structure of the leader; nothing of it is replicated but the changes that it proposes. A new
 //! leader has heard nobody: silence counts from when it first looks, and it never takes a node for
 //! better than the map says before it has heard the node itself. A node that has registered anew counts
-//! as just heard.
+//! as just heard. How long a disk is down is known to one leader only, too: its successor waits anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use env::Monotonic;
@@ -13,6 +14,7 @@ use placement::{ClusterMap, Disk, Health, Node, REASON_BYTES_MAX};
 use proto::limits::NAME_BYTES_MAX;
 use proto::{DiskId, ErrorCode, Failure, Incarnation, NodeId, wire};
 
+use crate::options::Detection;
 use crate::state::shortened;
 
 const UNREPORTED: &str = "its node does not report it";
@@ -20,9 +22,24 @@ const UNREPORTED: &str = "its node does not report it";
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Liveness {
-    suspect_after: Duration,
-    down_after: Duration,
+    detection: Detection,
     nodes: BTreeMap<NodeId, Heard>,
+    /// Since when each disk has been down whenever anybody looked.
+    down_since: BTreeMap<DiskId, Monotonic>,
+}
+
+/// Which disks are given up for now; see [`Liveness::outs`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outs {
+    /// These have been down for long.
+    Disks(BTreeSet<DiskId>),
+    /// None, because so many are down at once.
+    HeldBack {
+        /// Disks that are down and in use.
+        down: usize,
+        /// All disks but those that are down and not in use.
+        disks: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -35,9 +52,9 @@ struct Heard {
 }
 
 impl Liveness {
-    /// Nobody is heard yet. A node is suspect when silent for `suspect_after`, down after `down_after`.
-    pub fn new(suspect_after: Duration, down_after: Duration) -> Self {
-        Self { suspect_after, down_after, nodes: BTreeMap::new() }
+    /// Nobody is heard yet.
+    pub fn new(detection: &Detection) -> Self {
+        Self { detection: detection.clone(), nodes: BTreeMap::new(), down_since: BTreeMap::new() }
     }
 
     /// A heartbeat has come. Reports of disks that are not the node's are passed over, so that memory
@@ -102,10 +119,37 @@ impl Liveness {
         (!set.nodes.is_empty() || !set.disks.is_empty()).then_some(set)
     }
 
+    /// The disks that have been down, each time this was asked, for the time of [`Detection::out_after`];
+    /// to be asked as often as [`changes`](Self::changes), with the map as it is after these.
+    ///
+    /// A disk without a slot in any group has nothing to lose: a dead one that was replaced does not count
+    /// for the share that is down, or dead disks would add up over the years.
+    pub fn outs(&mut self, now: Monotonic, map: &ClusterMap) -> Outs {
+        let is_down = |disk: DiskId| map.disk_health(disk) == Health::Down;
+        let (down, up): (Vec<DiskId>, Vec<DiskId>) = map.disks().keys().partition(|disk| is_down(**disk));
+        self.down_since.retain(|disk, _| is_down(*disk));
+        for disk in &down {
+            self.down_since.entry(*disk).or_insert(now);
+        }
+        let in_use: Vec<DiskId> =
+            down.into_iter().filter(|disk| map.groups_on(*disk).next().is_some()).collect();
+        let (down, disks) = (in_use.len(), in_use.len().saturating_add(up.len()));
+        let is_out = |disk: &DiskId| {
+            let since = self.down_since.get(disk);
+            since.is_some_and(|since| now.since(*since) >= self.detection.out_after)
+        };
+        let out: BTreeSet<DiskId> = in_use.into_iter().filter(is_out).collect();
+        let share_max = usize::from(self.detection.out_share_max_percent);
+        if !out.is_empty() && down.saturating_mul(100) > disks.saturating_mul(share_max) {
+            return Outs::HeldBack { down, disks };
+        }
+        Outs::Disks(out)
+    }
+
     fn judge(&self, node: &Node, silent: Duration, heard: Option<&Heard>) -> Health {
-        let by_silence = if silent >= self.down_after {
+        let by_silence = if silent >= self.detection.down_after {
             Health::Down
-        } else if silent >= self.suspect_after {
+        } else if silent >= self.detection.suspect_after {
             Health::Suspect
         } else {
             Health::Up
@@ -165,12 +209,19 @@ fn bounded(report: wire::DiskReport) -> wire::DiskReport {
 
 #[cfg(test)]
 mod tests {
-    use proto::{DiskUuid, Label};
+    use placement::Group;
+    use proto::{DiskUuid, Epoch, GroupId, Label, ProfileId};
 
     use super::*;
 
-    const SUSPECT: Duration = Duration::from_secs(3);
-    const DOWN: Duration = Duration::from_secs(15);
+    fn liveness() -> Liveness {
+        Liveness::new(&Detection {
+            suspect_after: Duration::from_secs(3),
+            down_after: Duration::from_secs(15),
+            out_after: Duration::from_mins(1),
+            out_share_max_percent: 50,
+        })
+    }
 
     fn at(seconds: u64) -> Monotonic {
         Monotonic::new(Duration::from_secs(seconds))
@@ -221,7 +272,7 @@ mod tests {
     /// Silence makes suspect, then down; a heartbeat makes well at once.
     #[test]
     fn silence_and_return() {
-        let (mut liveness, up) = (Liveness::new(SUSPECT, DOWN), map(Health::Up));
+        let (mut liveness, up) = (liveness(), map(Health::Up));
         assert_eq!(liveness.changes(at(0), &up), None);
         beat(&mut liveness, &up, 1, 10);
         beat(&mut liveness, &up, 2, 12);
@@ -236,17 +287,80 @@ mod tests {
     /// A new leader takes nobody for better than the map says, nor for worse before the time is over.
     #[test]
     fn a_new_leader_waits() {
-        let mut liveness = Liveness::new(SUSPECT, DOWN);
+        let mut liveness = liveness();
         assert_eq!(liveness.changes(at(100), &map(Health::Up)), None);
         assert_eq!(liveness.changes(at(102), &map(Health::Down)), None);
         assert_eq!(nodes(liveness.changes(at(103), &map(Health::Up))), [(1, 2), (2, 2)]);
         assert_eq!(liveness.heard_ago(NodeId(1), at(103)), None);
     }
 
+    fn disk_down(map: &mut ClusterMap, disk: u32, health: Health) {
+        let disk = Disk { health, ..map.disks()[&DiskId(disk)].clone() };
+        map.put_disk(disk).unwrap();
+    }
+
+    /// The map with one group on disks 1, 2 and 3.
+    fn map_with_group() -> ClusterMap {
+        use placement::{Profile, Slot, SlotState};
+        let mut map = map(Health::Up);
+        let profile = wire::Profile {
+            id: 1,
+            name: "p".into(),
+            k: 2,
+            m: 1,
+            shard_bytes: 1 << 16,
+            failure_domain: wire::Domain::Disk.into(),
+            min_durable: 2,
+            ..Default::default()
+        };
+        map.put_profile(Profile::try_from(profile).unwrap()).unwrap();
+        let slot = |disk| Slot { disk: DiskId(disk), state: SlotState::Whole, since_epoch: Epoch(1) };
+        let slots = vec![slot(1), slot(2), slot(3)];
+        let (id, profile) = (GroupId(1), ProfileId(1));
+        map.put_group(Group { id, profile, epoch: Epoch(1), slots, below_policy: false }).unwrap();
+        map
+    }
+
+    /// Out is what was down, at each look, for long enough; a return in between begins anew, and what has
+    /// no slot is not out.
+    #[test]
+    fn disks_go_out() {
+        let (mut liveness, mut map) = (liveness(), map_with_group());
+        let mut out = |map: &ClusterMap, seconds| match liveness.outs(at(seconds), map) {
+            Outs::Disks(disks) => disks.into_iter().map(|disk| disk.0).collect::<Vec<_>>(),
+            Outs::HeldBack { .. } => panic!("held back at {seconds} s"),
+        };
+        disk_down(&mut map, 1, Health::Down);
+        assert_eq!(out(&map, 100), []);
+        assert_eq!(out(&map, 159), []);
+        assert_eq!(out(&map, 160), [1]);
+        disk_down(&mut map, 1, Health::Up);
+        assert_eq!(out(&map, 161), []);
+        disk_down(&mut map, 1, Health::Down);
+        assert_eq!(out(&map, 162), []);
+        assert_eq!(out(&map, 221), []);
+        assert_eq!(out(&map, 222), [1]);
+        let mut unused = self::map(Health::Up);
+        disk_down(&mut unused, 1, Health::Down);
+        assert_eq!(out(&unused, 300), []);
+    }
+
+    /// While too many are down at once none is out, and as soon as enough are back the others are.
+    #[test]
+    fn an_outage_is_no_loss() {
+        let (mut liveness, mut map) = (liveness(), map_with_group());
+        disk_down(&mut map, 1, Health::Down);
+        disk_down(&mut map, 3, Health::Down);
+        assert_eq!(liveness.outs(at(0), &map), Outs::Disks(BTreeSet::new()));
+        assert_eq!(liveness.outs(at(60), &map), Outs::HeldBack { down: 2, disks: 3 });
+        disk_down(&mut map, 3, Health::Up);
+        assert_eq!(liveness.outs(at(61), &map), Outs::Disks(BTreeSet::from([DiskId(1)])));
+    }
+
     /// A restarted node counts from its registration; its former life is refused.
     #[test]
     fn restarts() {
-        let (mut liveness, mut map) = (Liveness::new(SUSPECT, DOWN), map(Health::Up));
+        let (mut liveness, mut map) = (liveness(), map(Health::Up));
         beat(&mut liveness, &map, 1, 0);
         beat(&mut liveness, &map, 2, 20);
         let restarted = Node { incarnation: Incarnation(2), ..map.nodes()[&NodeId(1)].clone() };
@@ -266,7 +380,7 @@ mod tests {
     /// foreign disks take no memory.
     #[test]
     fn disks() {
-        let (mut liveness, map) = (Liveness::new(SUSPECT, DOWN), map(Health::Up));
+        let (mut liveness, map) = (liveness(), map(Health::Up));
         let mut disks = reports(&[1, 3, 99]);
         disks[0].failure = "é".repeat(1000);
         disks[0].full = true;

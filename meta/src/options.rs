@@ -39,13 +39,19 @@ pub struct RaftTimings {
 pub struct Detection {
     /// Silence after which clients avoid a node.
     pub suspect_after: Duration,
-    /// Silence after which a node's disks count as lost and repair begins.
+    /// Silence after which a node's disks count as down: nothing is read from them or written to them.
     pub down_after: Duration,
+    /// Time that a disk must be down without a break, under one leader, until it is out: its slots move to
+    /// other disks.
+    pub out_after: Duration,
+    /// While more of the disks than this are down at once, percent, none is taken for out: that is an outage
+    /// to be mended, not a loss to be copied away from.
+    pub out_share_max_percent: u8,
 }
 
 impl Options {
     /// The defaults: heartbeats of 150 ms, elections after 600 to 1200 ms, suspect after 3 s, down
-    /// after 15 s, a snapshot every 20 000 entries.
+    /// after 15 s, out after 10 min unless more than a quarter of the disks is down, a snapshot every 20 000 entries.
     pub fn new(id: MetaId, listen: impl Into<String>) -> Self {
         Self {
             id,
@@ -60,6 +66,8 @@ impl Options {
             detection: Detection {
                 suspect_after: Duration::from_secs(3),
                 down_after: Duration::from_secs(15),
+                out_after: Duration::from_mins(10),
+                out_share_max_percent: 25,
             },
             proposals_in_flight_max: 1024,
         }
@@ -90,6 +98,12 @@ impl Options {
         if self.detection.suspect_after >= self.detection.down_after {
             return refuse("detection.suspect_after must be shorter than detection.down_after");
         }
+        if self.detection.down_after >= self.detection.out_after {
+            return refuse("detection.down_after must be shorter than detection.out_after");
+        }
+        if !(1..=100).contains(&self.detection.out_share_max_percent) {
+            return refuse("detection.out_share_max_percent must be 1 to 100");
+        }
         if self.proposals_in_flight_max == 0 {
             return refuse("proposals_in_flight_max cannot be 0");
         }
@@ -106,13 +120,16 @@ mod tests {
     fn settings_are_checked() {
         let good = Options::new(MetaId(1), "127.0.0.1:0");
         assert_eq!(good.check(), Ok(()));
-        let broken: [fn(&mut Options); 6] = [
+        let broken: [fn(&mut Options); 9] = [
             |o| o.id = MetaId(0),
             |o| o.raft.heartbeat = Duration::ZERO,
             |o| o.raft.election_min = o.raft.heartbeat,
             |o| o.raft.election_max = o.raft.election_min,
             |o| o.raft.snapshot_every_entries = 0,
             |o| o.detection.suspect_after = o.detection.down_after,
+            |o| o.detection.out_after = o.detection.down_after,
+            |o| o.detection.out_share_max_percent = 0,
+            |o| o.detection.out_share_max_percent = 101,
         ];
         for (index, breaks) in broken.iter().enumerate() {
             let mut options = good.clone();

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use env::kv::Change;
 use env::{Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, Spawn, StorageError, StorageErrorKind, Table, Task};
+use openraft::AsyncRuntime;
 use openraft::type_config::TypeConfigExt;
-use openraft::type_config::alias::JoinHandleOf;
+use openraft_rt_tokio::TokioRuntime;
 
 use crate::raft::types::TypeConfig;
 
@@ -227,18 +228,18 @@ impl Kv for MemoryKv {
     }
 }
 
-/// Runs a test in openraft's runtime, with its randomness from a fixed seed.
+/// Runs a test in openraft's runtime, on threads of its own, with its randomness from a fixed seed.
 pub fn block_on<T>(test: impl Future<Output = T>) -> T {
     TypeConfig::run(test)
 }
 
-/// Tasks of openraft's runtime.
+/// Tasks of the tokio runtime under [`block_on`].
 #[derive(Clone, Debug)]
 pub struct RuntimeSpawn;
 
-/// A task of openraft's runtime.
+/// A task of [`RuntimeSpawn`].
 #[derive(Debug)]
-pub struct RuntimeTask(JoinHandleOf<TypeConfig, ()>);
+pub struct RuntimeTask(<TokioRuntime as AsyncRuntime>::JoinHandle<()>);
 
 impl Spawn for RuntimeSpawn {
     type Task = RuntimeTask;
@@ -247,7 +248,7 @@ impl Spawn for RuntimeSpawn {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        RuntimeTask(TypeConfig::spawn(work))
+        RuntimeTask(TokioRuntime::spawn(work))
     }
 }
 

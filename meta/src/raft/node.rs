@@ -2,23 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use env::rpc::{Caller, Payload};
-use env::{Clock, Connection, Elapsed, Env, Net, Rng};
+use env::{Clock, Connection, Elapsed, Env, Net};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::TransferLeaderRequest;
-use openraft::rt::deterministic_rng::DeterministicRng;
 use openraft::storage::Snapshot;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{ChangeMembers, Config, Instant, Raft, RaftMetrics, ReadPolicy, SnapshotPolicy};
-use openraft_rt_tokio::TokioRuntime;
+use openraft::{ChangeMembers, Config, Instant, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use proto::{Detail, ErrorCode, Failure, InvalidInput, MetaId, wire};
 
+use super::core::Core;
 use super::encoding;
 use super::handle::User;
 use super::log::LogStore;
@@ -40,7 +38,6 @@ const CORE_QUEUE: u64 = 4096;
 /// Time for one transfer of a snapshot: the longest that a request may take.
 const SNAPSHOT_TIMEOUT_MS: u64 = proto::limits::TIMEOUT_MS_MAX;
 
-type Core<E> = Raft<TypeConfig, StateMachine<<E as Env>::Kvs>>;
 type RecvOf<E> = <<<E as Env>::Net as Net>::Connection as Connection>::Recv;
 
 /// One server's part in Raft. Clones are the same.
@@ -102,9 +99,7 @@ impl<E: Env> Node<E> {
         let log = LogStore::open(env.spawn(), &root)?;
         let machine = StateMachine::open(env.kvs().clone(), root, user).await?;
         let network = Network::new(id, caller, timings.election_min.max(Duration::from_secs(1)));
-        let starting = Raft::new(id.0, Arc::new(config), network, log, machine.clone());
-        let core = DeterministicRng::<TokioRuntime>::scope(env.rng().u64(), starting);
-        let core = core.await.map_err(io::Error::other)?;
+        let core = Core::start(env.clone(), id.0, config, network, log, machine.clone()).await?;
         Ok(Self { env, id, core, machine })
     }
 
@@ -128,7 +123,7 @@ impl<E: Env> Node<E> {
     ///
     /// `Unavailable` when this server is stopping.
     pub async fn is_initialized(&self) -> Result<bool, Failure> {
-        self.core.is_initialized().await.map_err(|fatal| stopped(&fatal))
+        self.core.ask(|raft| raft.is_initialized()).await.map_err(|fatal| stopped(&fatal))
     }
 
     /// Proposes a command, and waits until it is committed and applied here. Dropping this leaves
@@ -139,7 +134,8 @@ impl<E: Env> Node<E> {
     /// `NotLeader` with the leader, if known; the command may have been committed nevertheless when
     /// leadership was lost meanwhile. `Unavailable` when this server is stopping.
     pub async fn propose(&self, command: &wire::Command) -> Result<wire::Outcome, Failure> {
-        match self.core.client_write(Proposal::new(command)).await {
+        let proposal = Proposal::new(command);
+        match self.core.ask(|raft| raft.client_write(proposal)).await {
             Ok(written) => Ok(written.data.0),
             Err(error) => Err(self.write_failed(error)),
         }
@@ -151,7 +147,7 @@ impl<E: Env> Node<E> {
     ///
     /// `NotLeader`; `Unavailable` when no majority answers.
     pub async fn linearize(&self) -> Result<(), Failure> {
-        match self.core.ensure_linearizable(ReadPolicy::ReadIndex).await {
+        match self.core.ask(|raft| raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(self.not_leader(&to)),
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(Failure::new(
@@ -168,7 +164,7 @@ impl<E: Env> Node<E> {
     ///
     /// `InvalidRequest` when this server is not a member.
     pub async fn initialize(&self, members: BTreeMap<u64, RaftPeer>) -> Result<(), Failure> {
-        match self.core.initialize(members).await {
+        match self.core.ask(|raft| raft.initialize(members)).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotInMembers(error))) => {
                 Err(InvalidInput::new(error.to_string()).into())
@@ -192,6 +188,7 @@ impl<E: Env> Node<E> {
 
     /// Members, with what the leader knows of them when this server is it.
     pub fn member_status(&self) -> Vec<wire::MemberStatus> {
+        let now = self.core.now();
         let metrics = self.core.metrics();
         let metrics = metrics.borrow_watched();
         let matched = |id: u64| {
@@ -200,8 +197,9 @@ impl<E: Env> Node<E> {
             own.or_else(|| known.map(|matched| matched.index)).unwrap_or(0)
         };
         let answered = |id: u64| {
-            let heard = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?.elapsed();
-            Some(u64::try_from(heard.as_millis()).unwrap_or(u64::MAX))
+            let heard = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
+            let ago = now.saturating_duration_since(**heard);
+            Some(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
         };
         let status = |member: wire::Member| wire::MemberStatus {
             matched_index: matched(member.id),
@@ -234,7 +232,7 @@ impl<E: Env> Node<E> {
             return Err(Failure::new(ErrorCode::MembershipRefused, sentence));
         }
         if known.is_none_or(|member| !member.voter) {
-            let added = self.core.add_learner(id.0, RaftPeer { address }, true).await;
+            let added = self.core.ask(|raft| raft.add_learner(id.0, RaftPeer { address }, true)).await;
             added.map_err(|error| self.write_failed(error))?;
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id.0]))).await
@@ -275,7 +273,7 @@ impl<E: Env> Node<E> {
     }
 
     async fn change(&self, change: ChangeMembers<u64, RaftPeer>) -> Result<(), Failure> {
-        let changed = self.core.change_membership(change, false).await;
+        let changed = self.core.ask(|raft| raft.change_membership(change, false)).await;
         changed.map(|_| ()).map_err(|error| self.write_failed(error))
     }
 
@@ -295,7 +293,8 @@ impl<E: Env> Node<E> {
         if to == self.id {
             return Ok(());
         }
-        self.core.trigger().transfer_leader(to.0).await.map_err(|fatal| stopped(&fatal))?;
+        let told = self.core.ask(|raft| async { raft.trigger().transfer_leader(to.0).await });
+        told.await.map_err(|fatal| stopped(&fatal))?;
         let mut metrics = self.core.metrics();
         let taken_over = async {
             while metrics.borrow_watched().current_leader != Some(to.0) {
@@ -328,8 +327,10 @@ impl<E: Env> Node<E> {
         self.check_target(request.target)?;
         let pre_vote = request.pre_vote;
         let request = encoding::parse_vote_request(request)?;
-        let reply = if pre_vote { self.core.pre_vote(request).await } else { self.core.vote(request).await };
-        reply.map(|reply| encoding::vote_reply(&reply)).map_err(|error| raft_stopped(&error))
+        let reply = self.core.ask(|raft| async {
+            if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await }
+        });
+        reply.await.map(|reply| encoding::vote_reply(&reply)).map_err(|error| raft_stopped(&error))
     }
 
     /// Takes entries from the leader.
@@ -340,7 +341,7 @@ impl<E: Env> Node<E> {
     pub async fn on_append(&self, request: wire::RaftAppend) -> Result<wire::RaftAppendReply, Failure> {
         self.check_target(request.target)?;
         let request = encoding::parse_append_request(request)?;
-        let reply = self.core.append_entries(request).await;
+        let reply = self.core.ask(|raft| raft.append_entries(request)).await;
         reply.map(|reply| encoding::append_reply(&reply)).map_err(|error| raft_stopped(&error))
     }
 
@@ -365,7 +366,8 @@ impl<E: Env> Node<E> {
         tracing::info!(snapshot = request.snapshot_id, %meta, "receiving a snapshot");
         let spare = transfer::receive::<E>(self.machine.spares(), payload).await?;
         let snapshot = Snapshot { meta, snapshot: SnapshotData { source: Source::Received(spare) } };
-        let reply = self.core.install_full_snapshot(vote, snapshot).await.map_err(|fatal| stopped(&fatal))?;
+        let reply = self.core.ask(|raft| raft.install_full_snapshot(vote, snapshot)).await;
+        let reply = reply.map_err(|fatal| stopped(&fatal))?;
         tracing::info!(snapshot = request.snapshot_id, "snapshot installed");
         Ok(wire::RaftSnapshotReply { vote: Some(encoding::vote(&reply.vote)) })
     }
@@ -383,7 +385,7 @@ impl<E: Env> Node<E> {
         let from = encoding::require_vote(request.from_leader)?;
         let last = request.last_log_id.as_ref().map(encoding::parse_log_id);
         let request = TransferLeaderRequest::new(from, request.to, last);
-        match self.core.handle_transfer_leader(request).await {
+        match self.core.ask(|raft| raft.handle_transfer_leader(request)).await {
             Ok(Ok(())) => Ok(wire::RaftHandOverReply {}),
             Ok(Err(refused)) => Err(Failure::new(ErrorCode::Unavailable, refused.to_string())),
             Err(fatal) => Err(stopped(&fatal)),
@@ -393,7 +395,7 @@ impl<E: Env> Node<E> {
     /// Ends this server's part; returns when openraft has ended.
     pub(crate) async fn shutdown(&self) {
         // An error says that its task was cancelled: it has ended all the same.
-        drop(self.core.shutdown().await);
+        drop(self.core.ask(|raft| raft.shutdown()).await);
     }
 
     /// What waits for the end of openraft, without holding a store open.

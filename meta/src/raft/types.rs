@@ -3,9 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
+use openraft::rt::deterministic_rng::DeterministicRng;
 use openraft::type_config::alias;
 use proto::prost::Message;
 use proto::wire;
+
+use super::runtime::HostRuntime;
 
 /// A metadata server, as Raft's membership knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,14 +51,14 @@ impl fmt::Display for Proposal {
 pub struct Applied(pub wire::Outcome);
 
 openraft::declare_raft_types!(
-    /// What openraft is told about this crate. Its randomness comes from a seed, so that the
-    /// simulator decides it.
+    /// What openraft is told about this crate. Tasks and time are the host's, randomness comes from a
+    /// seed, so that the simulator decides them.
     pub TypeConfig:
         D = Proposal,
         R = Applied,
         NodeId = u64,
         Node = RaftPeer,
-        AsyncRuntime = openraft::rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>,
+        AsyncRuntime = DeterministicRng<HostRuntime>,
 );
 
 /// Term, leader and index of an entry.

@@ -1,22 +1,34 @@
 //! What the leader does on its own: it notices silent nodes, and proposes repair.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use env::{Clock, Env};
 use proto::wire::command::Action;
-use proto::{ErrorCode, Failure};
+use proto::{DiskId, ErrorCode, Failure};
 use tracing::{debug, error, info, warn};
 
 use super::service::{Service, Shared};
 use crate::heal::Healer;
+use crate::liveness::Outs;
 
 /// Between two rounds, at most.
 const ROUND_MAX: Duration = Duration::from_secs(1);
 
+/// What a leader remembers from round to round.
+#[derive(Default)]
+struct Memory {
+    healer: Healer,
+    /// The disks that people heard of as out.
+    out: BTreeSet<DiskId>,
+    /// People have heard that so many disks are down that none is out.
+    told_held_back: bool,
+}
+
 /// Runs until the service stops. All it knows ends with its term: a new leader starts afresh.
 pub(super) async fn lead<E: Env>(service: Service<E>) {
     let mut term = None;
-    let mut healer = Healer::new();
+    let mut memory = Memory::default();
     while let Some(shared) = service.shared() {
         let standing = shared.node.standing();
         if !standing.leads {
@@ -24,10 +36,10 @@ pub(super) async fn lead<E: Env>(service: Service<E>) {
         } else if term != Some(standing.term) {
             info!(term = standing.term, "this metadata server leads");
             term = Some(standing.term);
-            healer = Healer::new();
+            memory = Memory::default();
         }
         if let Some(term) = term {
-            match round(&shared, term, &mut healer).await {
+            match round(&shared, term, &mut memory).await {
                 Ok(()) => {}
                 Err(failure) if failure.code == ErrorCode::NotLeader => debug!(%failure, "leadership lost"),
                 Err(failure) => warn!(%failure, "a round of the leader broke off; the next one begins anew"),
@@ -41,7 +53,7 @@ pub(super) async fn lead<E: Env>(service: Service<E>) {
     }
 }
 
-async fn round<E: Env>(shared: &Shared<E>, term: u64, healer: &mut Healer) -> Result<(), Failure> {
+async fn round<E: Env>(shared: &Shared<E>, term: u64, memory: &mut Memory) -> Result<(), Failure> {
     if !shared.is_founded() {
         // The founder may have lost leadership before it came to this.
         return match shared.local.cluster() {
@@ -57,7 +69,10 @@ async fn round<E: Env>(shared: &Shared<E>, term: u64, healer: &mut Healer) -> Re
         propose(shared, Action::SetHealth(health)).await?;
     }
     let wall = shared.env.clock().wall();
-    let actions = shared.node.replica().read(|machine, kv| healer.next(machine, kv, wall));
+    let outs = shared.node.replica().read(|machine, _| shared.watch(term).liveness.outs(now, machine.map()));
+    memory.learn(outs);
+    let Memory { healer, out, .. } = memory;
+    let actions = shared.node.replica().read(|machine, kv| healer.next(machine, kv, wall, out));
     let actions = actions.map_err(|error| {
         error!(%error, "the state cannot be read: replace the disk of this metadata server");
         Failure::new(ErrorCode::Internal, error.to_string())
@@ -66,6 +81,29 @@ async fn round<E: Env>(shared: &Shared<E>, term: u64, healer: &mut Healer) -> Re
         propose(shared, action).await?;
     }
     Ok(())
+}
+
+impl Memory {
+    /// Takes over which disks are out, and tells people what is new.
+    fn learn(&mut self, outs: Outs) {
+        match outs {
+            Outs::Disks(disks) => {
+                for disk in disks.difference(&self.out) {
+                    info!(%disk, "disk is out: its slots move to other disks");
+                }
+                (self.out, self.told_held_back) = (disks, false);
+            }
+            Outs::HeldBack { down, disks } => {
+                self.out.clear();
+                if !std::mem::replace(&mut self.told_held_back, true) {
+                    warn!(
+                        down,
+                        disks, "too many disks are down at once for a loss: none is out, no slot moves"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// What is refused when it is applied was decided on a state that has changed: no news.

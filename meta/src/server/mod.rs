@@ -11,20 +11,20 @@ mod questions;
 mod service;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use env::rpc::{Caller, Local, serve};
-use env::{Clock, Env, Listener, Net, NetError, Spawn, Task};
+use env::{Clock, Env, Kvs, Listener, Net, NetError, Spawn, Task};
 use proto::{Failure, InvalidInput};
 use tracing::{info, warn};
 
 use crate::options::Options;
-use crate::raft::Node;
 use crate::raft::handle::{Closed, User};
 use crate::raft::node::Ending;
 use crate::raft::root::Root;
 pub use crate::raft::root::RootError;
+use crate::raft::{Node, Replica, Standing};
 use service::{Service, Shared};
 
 /// How long a stopping leader waits for its successor.
@@ -122,6 +122,19 @@ impl<E: Env> Server<E> {
         self.address.clone()
     }
 
+    /// This server's copy of the state, for questions of tests and of the simulator; `None` once it has
+    /// been stopped. It may lie behind the leader's. Whoever keeps it keeps the stores open: drop it
+    /// before [`stop`](Self::stop).
+    pub fn replica(&self) -> Option<Replica<<E::Kvs as Kvs>::Kv>> {
+        self.running().as_ref().map(|running| running.node.replica().clone())
+    }
+
+    /// Term and leader as this server knows them, which may be out of date; `None` once it has been
+    /// stopped.
+    pub fn standing(&self) -> Option<Standing> {
+        self.running().as_ref().map(|running| running.node.standing())
+    }
+
     /// Returns when the server has ended, by [`stop`](Self::stop) or because it cannot go on.
     pub async fn stopped(&self) -> Stopped {
         let reason = self.ending.reason().await;
@@ -133,7 +146,7 @@ impl<E: Env> Server<E> {
     ///
     /// Must not be dropped before it returns: the server would be left half stopped.
     pub async fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self.running().take();
         let Some(Running { tasks, node, mut closed }) = running else { return };
         if node.standing().leads
             && let Some(successor) = node.best_successor()
@@ -152,5 +165,9 @@ impl<E: Env> Server<E> {
             warn!("the stores are still in use: they close when the process ends");
         }
         info!("metadata server stopped");
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running<E>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

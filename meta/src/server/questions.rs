@@ -22,6 +22,9 @@ impl<E: Env> Shared<E> {
             Call::Heartbeat(request) => self.heartbeat(request).map(Reply::Heartbeat),
             Call::OpenPut(request) => self.open_put(&request).await.map(Reply::OpenPut),
             question => {
+                if let Call::ListGroupExtents(list) = &question {
+                    self.reach(list.not_before_ms).await?;
+                }
                 self.node.linearize().await?;
                 let answered = self.node.replica().read(|machine, kv| answer(machine, kv, &question));
                 match answered.map_err(failed)? {
@@ -33,6 +36,16 @@ impl<E: Env> Shared<E> {
                 }
             }
         }
+    }
+
+    /// Moves cluster time on to the leader's clock, if that takes it to `wanted_ms`: while nothing else is
+    /// committed it stands still.
+    async fn reach(&self, wanted_ms: u64) -> Result<(), Failure> {
+        let reached_ms = self.node.replica().read(|machine, _| machine.cluster_time()).as_millis();
+        if reached_ms < wanted_ms && wanted_ms <= self.env.clock().wall().as_millis() {
+            self.propose(Action::Tick(wire::Tick {})).await?;
+        }
+        Ok(())
     }
 
     fn heartbeat(&self, beat: wire::Heartbeat) -> Result<wire::HeartbeatReply, Failure> {

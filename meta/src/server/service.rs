@@ -225,7 +225,7 @@ impl<E: Env> Shared<E> {
 }
 
 fn fresh(options: &Options) -> Liveness {
-    Liveness::new(options.detection.suspect_after, options.detection.down_after)
+    Liveness::new(&options.detection)
 }
 
 /// What the state answers when it was asked for something wrong, or cannot be read.

@@ -162,7 +162,10 @@ pub(super) fn known_node(machine: &Machine, node: NodeId) -> Result<(), Error> {
     Err(refuse(ErrorCode::StaleNode, format!("node {node} is not registered: register it first")))
 }
 
-/// A page of a group's committed extents, by id.
+/// A page of a group's committed extents, by id, and the cluster time of the state that it is read from.
+///
+/// Together they are a proof: an extent of the page's range that is not in it, and whose grant was over at
+/// that time, is not committed and never will be, since time in `apply` never falls.
 ///
 /// # Errors
 ///
@@ -188,7 +191,8 @@ pub fn list_group_extents(
         .into_iter()
         .map(|(key, value)| Ok(to_extent(t::extent_of(&key)?.1, group, &decode(t::EXTENTS, value)?)))
         .collect();
-    Ok(wire::ListGroupExtentsReply { extents: extents?, more })
+    let cluster_time_ms = machine.totals().cluster_time_ms;
+    Ok(wire::ListGroupExtentsReply { extents: extents?, more, cluster_time_ms })
 }
 
 /// What the caller asks for, 0 standing for all that is allowed.

@@ -31,7 +31,13 @@ impl Machine {
         tx: &mut Tx<'_, K>,
         report: wire::ReportWork,
     ) -> Result<Answer, Error> {
-        let items = [report.dropped.len(), report.filled.len(), report.rebuilt.len(), report.lost.len()];
+        let items = [
+            report.dropped.len(),
+            report.filled.len(),
+            report.rebuilt.len(),
+            report.lost.len(),
+            report.strays.len(),
+        ];
         let items = items.into_iter().fold(0, usize::saturating_add);
         if items > REPORT_ITEMS_MAX {
             return Err(invalid(format!(
@@ -42,6 +48,7 @@ impl Machine {
         let filled = parse(report.filled)?;
         let rebuilt = parse(report.rebuilt)?;
         let lost = parse(report.lost)?;
+        let strays = parse(report.strays)?;
         let node = NodeId(report.node);
         for item in self.of_node(node, dropped) {
             self.dropped(tx, &item)?;
@@ -56,6 +63,9 @@ impl Machine {
         // Last: what is lost now counts, whatever was filled before.
         for item in self.of_node(node, lost) {
             self.lost(tx, &item)?;
+        }
+        for item in self.of_node(node, strays) {
+            self.stray(tx, &item)?;
         }
         if changed {
             self.map_changed();
@@ -107,6 +117,17 @@ impl Machine {
         let slot = group.and_then(|group| group.slot(item.slot).ok());
         if slot.is_some_and(|slot| slot.disk == item.disk) {
             self.mark(tx, item, |missing| missing | bit(item.slot.0.into()))?;
+        }
+        Ok(())
+    }
+
+    /// A disk has shards of a slot without a part in the group, such as from a write that was under way when
+    /// the slot moved: they are garbage, dropped like what a move leaves behind.
+    fn stray<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item) -> Result<(), StorageError> {
+        let group = self.map.groups().get(&item.group);
+        let apart = group.filter(|group| group.slot(item.slot).is_ok());
+        if apart.is_some_and(|group| group.disks().all(|disk| disk != item.disk)) {
+            self.abandon(tx, item.group, item.slot, &[item.disk])?;
         }
         Ok(())
     }

@@ -130,7 +130,7 @@ pub(crate) fn number_of(key: &[u8]) -> Result<u32, StorageError> {
 }
 
 /// Group and extent of a key.
-pub(crate) fn extent_of(key: &[u8]) -> Result<(GroupId, ExtentId), StorageError> {
+pub fn extent_of(key: &[u8]) -> Result<(GroupId, ExtentId), StorageError> {
     let extent = key.get(NUMBER_BYTES..EXTENT_KEY_BYTES).filter(|_| key.len() == EXTENT_KEY_BYTES);
     let extent = extent.and_then(|extent| ExtentId::from_wire(extent).ok());
     let wrong =

@@ -111,7 +111,7 @@ fn placement_k(placement: &wire::Placement) -> Option<usize> {
 }
 
 /// Slots whose shards, but those recorded as missing, can be read now.
-fn readable(machine: &Machine, group: &Group) -> u32 {
+pub(crate) fn readable(machine: &Machine, group: &Group) -> u32 {
     let holder = |state: SlotState, disk: DiskId| match state {
         SlotState::Whole => Some(disk),
         SlotState::Rebuilding { source } => source,

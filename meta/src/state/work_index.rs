@@ -90,6 +90,11 @@ impl WorkIndex {
         self.rebuilds.range(pairs(disk)).map(|(_, group)| *group)
     }
 
+    /// Does any extent of the group miss the slot on the disk?
+    pub(crate) fn misses(&self, disk: DiskId, group: GroupId) -> bool {
+        self.fills.contains_key(&(disk, group))
+    }
+
     /// How many slots are rebuilding.
     pub(crate) fn rebuilding(&self) -> usize {
         self.rebuilds.len()

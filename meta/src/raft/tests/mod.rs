@@ -1,6 +1,8 @@
-//! Tests of log and state machine over stores in memory that forget what was not flushed.
+//! Tests of log and state machine over stores in memory that forget what was not flushed, and of the
+//! runtime.
 
 mod log;
+mod runtime;
 mod snapshot;
 
 use bytes::Bytes;

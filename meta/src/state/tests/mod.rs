@@ -253,7 +253,7 @@ pub(super) fn report(node: u32, work: wire::TakeWorkReply) -> wire::ReportWork {
         filled: filled.collect(),
         rebuilt: rebuilt.collect(),
         dropped: work.drops,
-        lost: Vec::new(),
+        ..Default::default()
     }
 }
 

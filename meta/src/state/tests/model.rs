@@ -21,6 +21,7 @@ enum Step {
     Lose { pick: usize, slot: usize },
     Move { pick: usize, slot: u32, disk: u32 },
     Heal,
+    Replace,
     Node { node: u32, health: Health },
     Restart { node: u32 },
     Wait { minutes: u64 },
@@ -56,6 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any::<usize>(), 0..3usize).prop_map(|(pick, slot)| Step::Lose { pick, slot }),
         3 => (any::<usize>(), 0..3u32, 1..=2 * RACKS).prop_map(|(pick, slot, disk)| Step::Move { pick, slot, disk }),
         2 => Just(Step::Heal),
+        2 => Just(Step::Replace),
         3 => (node.clone(), health).prop_map(|(node, health)| Step::Node { node, health }),
         1 => node.prop_map(|node| Step::Restart { node }),
         1 => (1..90u64).prop_map(|minutes| Step::Wait { minutes }),
@@ -99,7 +101,8 @@ impl Run {
                 let to = wire::MoveSlot { group: group.id.0, slot, epoch: group.epoch.0, to_disk: disk };
                 cluster.apply(Action::MoveSlot(to));
             }
-            Step::Heal => self.heal(),
+            Step::Heal => self.heal(&BTreeSet::new()),
+            Step::Replace => self.heal(&self.down()),
             Step::Node { node, health } => cluster.set_node(node, health),
             Step::Restart { node } => {
                 let incarnation = cluster.machine.map().nodes()[&NodeId(node)].incarnation.0 + 1;
@@ -217,10 +220,17 @@ impl Run {
         self.cluster.done(Action::ReportWork(report));
     }
 
-    fn heal(&mut self) {
+    /// Disks that are down: given up as if they had been for long.
+    fn down(&self) -> BTreeSet<DiskId> {
+        let map = self.cluster.machine.map();
+        map.disks().keys().copied().filter(|disk| map.disk_health(*disk) == Health::Down).collect()
+    }
+
+    fn heal(&mut self, out: &BTreeSet<DiskId>) {
         let cluster = &mut self.cluster;
         let now = Timestamp::from_millis(cluster.now_ms);
-        let actions = self.healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now).unwrap();
+        let actions =
+            self.healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, out).unwrap();
         actions.into_iter().for_each(|action| drop(cluster.apply(action)));
     }
 
@@ -254,7 +264,7 @@ impl Run {
     fn settle(&mut self) {
         (1..=RACKS).for_each(|node| self.cluster.set_node(node, Health::Up));
         for _ in 0..60 {
-            self.heal();
+            self.heal(&BTreeSet::new());
             for node in 1..=RACKS {
                 self.cluster.work(node);
             }

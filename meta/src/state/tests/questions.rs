@@ -59,8 +59,9 @@ fn numbers_agree() {
     for group in cluster.machine.map().groups().keys() {
         let mut after = Bytes::new();
         loop {
-            let list = wire::ListGroupExtents { group: group.0, after, limit: 1 };
+            let list = wire::ListGroupExtents { group: group.0, after, limit: 1, not_before_ms: 0 };
             let page = query::list_group_extents(&cluster.machine, &view, &list).unwrap();
+            assert_eq!(page.cluster_time_ms, cluster.machine.cluster_time().as_millis());
             found += page.extents.len();
             let Some(last) = page.extents.last().filter(|_| page.more) else { break };
             after = last.id.clone();

@@ -218,12 +218,19 @@ fn substitutes_come_and_go() {
     cluster.verify();
     let mut healer = Healer::new();
     let now = Timestamp::from_millis(cluster.now_ms);
-    assert_eq!(healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now).unwrap(), []);
+    assert_eq!(
+        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &BTreeSet::new()).unwrap(),
+        []
+    );
     cluster.set_node(3, Health::Up);
-    let moves = healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now).unwrap();
+    let moves =
+        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &BTreeSet::new()).unwrap();
     assert_eq!(moves.len(), 4);
     moves.into_iter().for_each(|action| drop(cluster.done(action)));
-    assert_eq!(healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now).unwrap(), []);
+    assert_eq!(
+        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &BTreeSet::new()).unwrap(),
+        []
+    );
     // Twice: what is rebuilt on one node is garbage on another.
     for node in [1, 2, 3, 1, 2, 3] {
         cluster.work(node);
@@ -248,4 +255,197 @@ fn wrong_substitutes() {
     cluster.set_node(1, Health::Down);
     cluster.set_node(2, Health::Down);
     cluster.refused(form(2, 1), ErrorCode::NoLegalPlace, "disk");
+}
+
+/// The healer's moves with these disks out, carried out by the nodes given, until there are none.
+fn replace(cluster: &mut Cluster, out: &[u32], nodes: &[u32]) -> usize {
+    let (mut healer, mut moves) = (Healer::new(), 0);
+    let out: BTreeSet<proto::DiskId> = out.iter().copied().map(proto::DiskId).collect();
+    loop {
+        let now = Timestamp::from_millis(cluster.now_ms);
+        let view = cluster.pending.over(&cluster.kv);
+        let actions = healer.next(&cluster.machine, &view, now, &out).unwrap();
+        if actions.is_empty() {
+            return moves;
+        }
+        moves += actions.len();
+        assert!(moves < 1000, "moves without an end");
+        actions.into_iter().for_each(|action| drop(cluster.done(action)));
+        for node in nodes {
+            cluster.work(*node);
+        }
+        cluster.verify();
+    }
+}
+
+fn groups_on(cluster: &Cluster, disk: u32) -> usize {
+    cluster.machine.map().groups_on(proto::DiskId(disk)).count()
+}
+
+/// Slots of disks that stay away go elsewhere, whole; dead disks keep their garbage without being in the way,
+/// and drop it when they return all the same.
+#[test]
+fn disks_that_stay_away_are_replaced() {
+    let mut cluster = Cluster::with_racks(5);
+    let put = cluster.extents("k", &[100_000]).unwrap();
+    cluster.commit(put);
+    cluster.set_node(5, Health::Down);
+    let slots = groups_on(&cluster, 9) + groups_on(&cluster, 10);
+    assert!(slots > 0);
+    assert_eq!(replace(&mut cluster, &[], &[1, 2, 3, 4]), 0);
+    assert_eq!(replace(&mut cluster, &[9, 10], &[1, 2, 3, 4]), slots);
+    assert_eq!((groups_on(&cluster, 9), groups_on(&cluster, 10)), (0, 0));
+    assert_eq!(cluster.machine.slots_rebuilding(), 0);
+    assert_eq!(cluster.machine.totals().garbage_extents, slots as u64);
+    // The next one goes, too: what the first keeps is in nobody's way.
+    cluster.set_node(4, Health::Down);
+    assert!(replace(&mut cluster, &[7, 8, 9, 10], &[1, 2, 3]) > 0);
+    assert_eq!((groups_on(&cluster, 7), groups_on(&cluster, 8)), (0, 0));
+    for node in [4, 5] {
+        cluster.set_node(node, Health::Up);
+        cluster.work(node);
+    }
+    assert_eq!(cluster.machine.totals().garbage_extents, 0);
+    cluster.verify();
+}
+
+/// A slot that is being filled on a disk that goes out, too, moves on: not to a disk that waits to drop what it
+/// kept of the slot, and back to its source if that is there.
+#[test]
+fn replacements_are_replaced() {
+    let mut cluster = Cluster::with_racks(5);
+    cluster.set_node(5, Health::Down);
+    // Nobody works: all stay rebuilding.
+    let moved = replace(&mut cluster, &[9, 10], &[]);
+    assert_eq!(cluster.machine.slots_rebuilding(), moved);
+    cluster.set_node(5, Health::Up);
+    cluster.set_node(4, Health::Down);
+    let stranded = cluster.machine.work().rebuilds(proto::DiskId(7)).count();
+    assert!(stranded > 0, "the case has no slot to move on");
+    replace(&mut cluster, &[7, 8], &[1, 2, 3, 5]);
+    assert_eq!((groups_on(&cluster, 7), groups_on(&cluster, 8)), (0, 0));
+    for node in [1, 2, 3, 5] {
+        cluster.work(node);
+    }
+    assert_eq!(cluster.machine.slots_rebuilding(), 0);
+    cluster.verify();
+
+    let group = cluster.machine.map().groups().values().next().unwrap().clone();
+    let slot = group.slots[0];
+    let used: Vec<u32> = group.slots.iter().map(|slot| slot.disk.0.div_ceil(2)).collect();
+    let to = [1, 2, 3, 5].into_iter().find(|node| !used.contains(node)).unwrap();
+    let (group, epoch, to_disk) = (group.id.0, group.epoch.0, to * 2);
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group, slot: 0, epoch, to_disk }));
+    cluster.set_node(to, Health::Down);
+    replace(&mut cluster, &[to_disk], &[]);
+    assert_eq!(cluster.machine.map().groups()[&proto::GroupId(group)].slots[0].disk, slot.disk);
+    cluster.verify();
+}
+
+/// A slot stays where it is while the others are too few to make it from: its disk may have the last shards.
+#[test]
+fn the_last_shards_are_waited_for() {
+    let mut cluster = Cluster::with_racks(4);
+    let put = cluster.extents("k", &[100_000]).unwrap();
+    let extent = put.extents[0].clone();
+    cluster.commit(put);
+    let group = proto::GroupId(extent.group);
+    let slots = cluster.machine.map().groups()[&group].slots.clone();
+    let node = |slot: usize| slots[slot].disk.0.div_ceil(2);
+    let lost =
+        wire::SlotFilled { group: group.0, extent: extent.id, slot: 1, disk: slots[1].disk.0, epoch: 1 };
+    let report = wire::ReportWork { node: node(1), lost: vec![lost], ..Default::default() };
+    cluster.done(Action::ReportWork(report));
+    cluster.set_node(node(0), Health::Down);
+    let out = [slots[0].disk.0];
+    replace(&mut cluster, &out, &[]);
+    assert_eq!(
+        cluster.machine.map().groups()[&group].slots[0].disk,
+        slots[0].disk,
+        "moved off the last shards"
+    );
+    cluster.set_node(node(0), Health::Up);
+    assert!(cluster.work(node(1)) > 0);
+    cluster.set_node(node(0), Health::Down);
+    replace(&mut cluster, &out, &[]);
+    assert_ne!(cluster.machine.map().groups()[&group].slots[0].disk, slots[0].disk);
+    cluster.verify();
+}
+
+/// A replacement whose source is down for a moment waits for it; one whose source is out goes on without.
+#[test]
+fn sources_are_waited_for() {
+    let mut cluster = Cluster::with_racks(5);
+    let group = cluster.machine.map().groups().values().find(|group| group.slots.len() == 3).unwrap().clone();
+    let node = |disk: proto::DiskId| disk.0.div_ceil(2);
+    let from = group.slots[0].disk;
+    let used: Vec<u32> = group.slots.iter().map(|slot| node(slot.disk)).collect();
+    let to = (1..=5).find(|node| !used.contains(node)).unwrap();
+    let to_disk = to * 2;
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk }));
+    cluster.set_node(to, Health::Down);
+    cluster.set_node(node(from), Health::Down);
+    replace(&mut cluster, &[to_disk], &[]);
+    let disk = |cluster: &Cluster| cluster.machine.map().groups()[&group.id].slots[0].disk;
+    assert_eq!(disk(&cluster).0, to_disk);
+    replace(&mut cluster, &[to_disk, from.0], &[]);
+    assert!(![to_disk, from.0].contains(&disk(&cluster).0), "{}", disk(&cluster));
+    cluster.verify();
+}
+
+/// Of many groups those come first that withstand least, and no round moves more than its bound.
+#[test]
+fn the_worst_come_first() {
+    let mut cluster = Cluster::with_racks(6);
+    let Action::CreateProfile(mut wide) = cluster.profile("rs-2-2") else { unreachable!() };
+    (wide.m, wide.min_durable) = (2, 3);
+    cluster.done(Action::CreateProfile(wide));
+    cluster.set_node(6, Health::Down);
+    cluster.set_node(5, Health::Down);
+    let out: BTreeSet<proto::DiskId> = [9, 10, 11, 12].map(proto::DiskId).into();
+    let view = cluster.pending.over(&cluster.kv);
+    let mut healer = Healer::new();
+    let actions = healer.next(&cluster.machine, &view, Timestamp::ZERO, &out).unwrap();
+    assert!((1..=16).contains(&actions.len()), "{}", actions.len());
+    let map = cluster.machine.map();
+    let moved: BTreeSet<u32> = actions
+        .iter()
+        .map(|action| match action {
+            Action::MoveSlot(to) => to.group,
+            action => panic!("{action:?}"),
+        })
+        .collect();
+    let tolerated = |chosen: bool| {
+        let groups = out.iter().flat_map(|disk| map.groups_on(*disk));
+        let groups = groups.filter(|group| moved.contains(&group.id.0) == chosen);
+        let left =
+            groups.map(|group| placement::tolerance(map, &map.profiles()[&group.profile], &group.slots, 0));
+        left.filter(|left| left.readable).map(|left| left.disks).collect::<BTreeSet<u32>>()
+    };
+    let (chosen, others) = (tolerated(true), tolerated(false));
+    assert!(chosen.last() <= others.first() && chosen.first() < others.last(), "{chosen:?} {others:?}");
+}
+
+/// What a disk has of a group that it has no part in becomes garbage, whoever else is asked to believe it.
+#[test]
+fn strays_become_garbage() {
+    let mut cluster = Cluster::with_racks(4);
+    let group = cluster.machine.map().groups().values().next().unwrap().clone();
+    let used: Vec<u32> = group.slots.iter().map(|slot| slot.disk.0).collect();
+    let apart = (1..=8).find(|disk| !used.contains(disk)).unwrap();
+    let stray = |disk: u32, slot| wire::DropExtent { group: group.id.0, disk, slot, ..Default::default() };
+    let node = apart.div_ceil(2);
+    let report = |node, strays| Action::ReportWork(wire::ReportWork { node, strays, ..Default::default() });
+    cluster.done(report(node % 4 + 1, vec![stray(apart, 0)]));
+    cluster.done(report(used[0].div_ceil(2), vec![stray(used[0], 0), stray(used[0], 1)]));
+    cluster.done(report(node, vec![stray(apart, 20), wire::DropExtent { group: 9999, ..stray(apart, 0) }]));
+    assert_eq!(cluster.machine.totals().garbage_extents, 0);
+    for _ in 0..2 {
+        cluster.done(report(node, vec![stray(apart, 0)]));
+        assert_eq!(cluster.machine.totals().garbage_extents, 1);
+        cluster.verify();
+    }
+    assert_eq!(cluster.take(node, 0).drops, [stray(apart, 0)]);
+    assert_eq!(cluster.work(node), 1);
+    cluster.verify();
 }

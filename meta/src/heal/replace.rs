@@ -1,0 +1,121 @@
+//! Disks that stay away: their slots go to other disks.
+//!
+//! A slot whose disk is gone is made again from the others, so it moves only while that can succeed: while
+//! every extent of the group has `k` shards in reach. Of a group with less, the disks that are away may
+//! hold the last shards; the slot waits for them and stays what it was.
+//!
+//! What an abandoned disk keeps is in the garbage table. It drops that once it is back and the slot is
+//! whole elsewhere; a disk that never returns keeps its row, which is in nobody's way: only that disk gets
+//! no slot of the group meanwhile.
+
+use std::collections::BTreeSet;
+
+use env::{KvRead, StorageError};
+use placement::{Group, Health, Slot, relocate_except, tolerance};
+use proto::{DiskId, GroupId, SlotIndex, wire};
+
+use crate::state::{Machine, leftover_disks, take};
+
+/// Slots that one round looks at.
+const SLOTS_MAX: usize = 1024;
+
+/// Remembers where the last look ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replacer {
+    after: Option<(DiskId, GroupId)>,
+}
+
+/// A slot that may go, and how many domains of each kind its group can still lose.
+struct Candidate<'a> {
+    group: &'a Group,
+    slot: SlotIndex,
+    tolerated: (u32, u32, u32),
+}
+
+impl Replacer {
+    /// At most `room` moves off the disks `out`, at most one for a group; of the slots looked at, those
+    /// whose groups have the least tolerance left come first. The next look goes on behind these slots
+    /// once nothing more of them can move.
+    pub(super) fn next(
+        &mut self,
+        machine: &Machine,
+        kv: &impl KvRead,
+        out: &BTreeSet<DiskId>,
+        room: usize,
+    ) -> Result<Vec<wire::MoveSlot>, StorageError> {
+        let mut moves: Vec<wire::MoveSlot> = Vec::new();
+        let pairs = self.look_at(machine, out);
+        let mut candidates: Vec<Candidate<'_>> =
+            pairs.iter().filter_map(|(disk, group)| candidate(machine, out, *disk, *group)).collect();
+        candidates.reverse();
+        for Candidate { group, slot, .. } in candidates {
+            if moves.len() >= room {
+                return Ok(moves);
+            }
+            // A second move would name an epoch that the first has ended.
+            if moves.iter().all(|to| to.group != group.id.0) {
+                moves.extend(replacement(machine, kv, group, slot)?);
+            }
+        }
+        self.after = pairs.last().copied();
+        Ok(moves)
+    }
+
+    /// Disks that are out, with their groups, behind the last ones and around.
+    fn look_at(&self, machine: &Machine, out: &BTreeSet<DiskId>) -> Vec<(DiskId, GroupId)> {
+        let pairs = || {
+            let of_disk = |disk: &DiskId| {
+                let disk = *disk;
+                machine.map().groups_on(disk).map(move |group| (disk, group.id))
+            };
+            out.iter().flat_map(of_disk)
+        };
+        let behind = pairs().filter(|pair| self.after.is_none_or(|after| *pair > after));
+        let around = pairs().filter(|pair| self.after.is_some_and(|after| *pair <= after));
+        behind.chain(around).take(SLOTS_MAX).collect()
+    }
+}
+
+fn candidate<'a>(
+    machine: &'a Machine,
+    out: &BTreeSet<DiskId>,
+    disk: DiskId,
+    group: GroupId,
+) -> Option<Candidate<'a>> {
+    let map = machine.map();
+    let group = map.groups().get(&group)?;
+    let profile = map.profiles().get(&group.profile)?;
+    let place = group.slots.iter().position(|slot| slot.disk == disk)?;
+    let slot = SlotIndex(u8::try_from(place).ok()?);
+    let may_go = match group.slots.get(place).and_then(Slot::source) {
+        // Back to where the older shards are.
+        Some(source) if map.disk_health(source) != Health::Down => true,
+        // Has them too, and may be back soon.
+        Some(source) if !out.contains(&source) => false,
+        _ => can_be_made(machine, group, profile.k()),
+    };
+    let left = tolerance(map, profile, &group.slots, 0);
+    may_go.then_some(Candidate { group, slot, tolerated: (left.disks, left.nodes, left.racks) })
+}
+
+/// Are `k` shards of each extent in reach, on disks that are not down? A slot that some extent misses counts
+/// for none.
+pub(super) fn can_be_made(machine: &Machine, group: &Group, k: usize) -> bool {
+    let readable = take::readable(machine, group);
+    let whole = group.slots.iter().enumerate().filter(|(place, slot)| {
+        readable.checked_shr(u32::try_from(*place).unwrap_or(u32::MAX)).is_some_and(|bits| bits & 1 == 1)
+            && !machine.work().misses(slot.disk, group.id)
+    });
+    whole.count() >= k
+}
+
+fn replacement(
+    machine: &Machine,
+    kv: &impl KvRead,
+    group: &Group,
+    slot: SlotIndex,
+) -> Result<Option<wire::MoveSlot>, StorageError> {
+    // Such a disk drops its old copy only once the slot is whole, which would wait for the disk.
+    let barred: Vec<DiskId> = leftover_disks(kv, group.id)?.into_iter().collect();
+    Ok(relocate_except(machine.map(), group, slot, &barred).ok().map(|to| super::move_slot(group, to)))
+}
