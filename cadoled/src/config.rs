@@ -85,6 +85,12 @@ pub struct Meta {
     /// And down after this.
     #[serde(default = "defaults::down_after_ms")]
     pub down_after_ms: u64,
+    /// A disk that is down for this long is out: its slots move to other disks.
+    #[serde(default = "defaults::out_after_ms")]
+    pub out_after_ms: u64,
+    /// While more of the disks than this are down at once, percent, none is out.
+    #[serde(default = "defaults::out_share_max_percent")]
+    pub out_share_max_percent: u8,
     /// Log entries between two snapshots: what a server reads again at its start, at most.
     #[serde(default = "defaults::snapshot_every_entries")]
     pub snapshot_every_entries: u64,
@@ -107,6 +113,12 @@ pub struct Node {
     pub advertise: Option<String>,
     /// `host:port` of the metadata servers; one that answers is enough.
     pub metas: Vec<String>,
+    /// Within about this time each shard is read and verified once.
+    #[serde(default = "defaults::audit_period_s")]
+    pub audit_period_s: u64,
+    /// Time between two searches for shards that were written and never committed.
+    #[serde(default = "defaults::orphan_period_s")]
+    pub orphan_period_s: u64,
     /// Its disks.
     #[serde(default, rename = "disk")]
     pub disks: Vec<Disk>,
@@ -124,7 +136,7 @@ pub struct Disk {
     pub capacity: Option<ByteSize>,
 }
 
-mod defaults {
+pub(crate) mod defaults {
     use proto::Label;
 
     pub(super) fn suspect_after_ms() -> u64 {
@@ -133,6 +145,22 @@ mod defaults {
 
     pub(super) fn down_after_ms() -> u64 {
         15_000
+    }
+
+    pub(crate) fn out_after_ms() -> u64 {
+        600_000
+    }
+
+    pub(crate) fn out_share_max_percent() -> u8 {
+        25
+    }
+
+    pub(crate) fn audit_period_s() -> u64 {
+        14 * 24 * 3_600
+    }
+
+    pub(crate) fn orphan_period_s() -> u64 {
+        3_600
     }
 
     pub(super) fn snapshot_every_entries() -> u64 {
@@ -211,6 +239,18 @@ fn check_meta(meta: &Meta) -> Result<(), String> {
             meta.down_after_ms, meta.suspect_after_ms
         ));
     }
+    if meta.out_after_ms <= meta.down_after_ms {
+        return Err(format!(
+            "meta.out_after_ms ({}) must be more than meta.down_after_ms ({})",
+            meta.out_after_ms, meta.down_after_ms
+        ));
+    }
+    if !(1..=100).contains(&meta.out_share_max_percent) {
+        return Err(format!(
+            "meta.out_share_max_percent is {}: expected 1 to 100; 100 sets no bound",
+            meta.out_share_max_percent
+        ));
+    }
     if meta.snapshot_every_entries == 0 {
         return Err("meta.snapshot_every_entries is 0: the log would never become shorter".into());
     }
@@ -224,6 +264,13 @@ fn check_node(node: &Node) -> Result<(), String> {
         return Err("node.metas is empty: name at least one metadata server, host:port".into());
     }
     node.metas.iter().try_for_each(|address| check_address("node.metas", address))?;
+    for (key, seconds) in
+        [("node.audit_period_s", node.audit_period_s), ("node.orphan_period_s", node.orphan_period_s)]
+    {
+        if seconds == 0 {
+            return Err(format!("{key} is 0: the disks would be read without a pause"));
+        }
+    }
     if node.disks.is_empty() {
         return Err("there is no [[node.disk]]: a storage node needs at least one disk".into());
     }
@@ -281,6 +328,23 @@ impl Meta {
     pub fn down_after(&self) -> Duration {
         Duration::from_millis(self.down_after_ms)
     }
+
+    /// See [`Meta::out_after_ms`].
+    pub fn out_after(&self) -> Duration {
+        Duration::from_millis(self.out_after_ms)
+    }
+}
+
+impl Node {
+    /// See [`Node::audit_period_s`].
+    pub fn audit_period(&self) -> Duration {
+        Duration::from_secs(self.audit_period_s)
+    }
+
+    /// See [`Node::orphan_period_s`].
+    pub fn orphan_period(&self) -> Duration {
+        Duration::from_secs(self.orphan_period_s)
+    }
 }
 
 #[cfg(test)]
@@ -316,6 +380,25 @@ mod tests {
         assert_eq!(node.disks[0].capacity, Some(ByteSize(10_000_000_000)));
     }
 
+    /// The times to suspect, down and out rise, and the share is one.
+    #[test]
+    fn detection_is_checked() {
+        let meta = |line: &str| {
+            let tls = &NODE[..NODE.find("[node]").expect("a node")];
+            check(&format!("{tls}[meta]\nid = 1\nlisten = \"a:1\"\ndata = \"d\"\n{line}\n"))
+        };
+        let good = meta("out_after_ms = 20000").expect("valid").meta.expect("a meta");
+        assert_eq!((good.out_after(), good.out_share_max_percent), (Duration::from_secs(20), 25));
+        for (line, part) in [
+            ("out_after_ms = 15000", "must be more than meta.down_after_ms (15000)"),
+            ("out_share_max_percent = 0", "expected 1 to 100"),
+            ("out_share_max_percent = 101", "expected 1 to 100"),
+        ] {
+            let error = meta(line).expect_err(line);
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
     /// A typo is refused, with its line and the right key.
     #[test]
     fn typos_are_named() {
@@ -335,6 +418,8 @@ mod tests {
             ("metas = [\"127.0.0.1:7101\"]", "metas = []", "node.metas is empty"),
             ("capacity = \"10GB\"", "capacity = \"10 bananas\"", "is not a size"),
             ("rack = \"r1\"", "rack = \"R 1\"", "allowed are"),
+            ("rack = \"r1\"", "rack = \"r1\"\naudit_period_s = 0", "node.audit_period_s is 0"),
+            ("rack = \"r1\"", "rack = \"r1\"\norphan_period_s = 0", "node.orphan_period_s is 0"),
             ("[node]", "[meta]", "unknown field"),
         ] {
             let error = check(&NODE.replace(right, wrong)).expect_err(wrong);

@@ -52,6 +52,8 @@ pub fn run_meta(file: &Path) -> anyhow::Result<End> {
         options.advertise.clone_from(&meta.advertise);
         options.detection.suspect_after = meta.suspect_after();
         options.detection.down_after = meta.down_after();
+        options.detection.out_after = meta.out_after();
+        options.detection.out_share_max_percent = meta.out_share_max_percent;
         options.raft.snapshot_every_entries = meta.snapshot_every_entries;
         let server = meta::Server::start(host, options).await?;
         info!(id = %meta.id, address = server.address(), "metadata server started");
@@ -122,6 +124,8 @@ fn node_options(node: &config::Node) -> node::Options {
         disks,
     );
     options.advertise.clone_from(&node.advertise);
+    options.audit_period = node.audit_period();
+    options.orphan_period = node.orphan_period();
     options
 }
 

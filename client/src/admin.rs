@@ -163,7 +163,8 @@ impl<E: Env> Admin<E> {
         limit: u32,
     ) -> Result<wire::ListGroupExtentsReply, Error> {
         let after = after.map_or_else(Bytes::new, ExtentId::to_wire);
-        lead!(self, ListGroupExtents(wire::ListGroupExtents { group: group.0, after, limit }))
+        let list = wire::ListGroupExtents { group: group.0, after, limit, not_before_ms: 0 };
+        lead!(self, ListGroupExtents(list))
     }
 
     /// Adds a metadata server that waits to join.

@@ -80,6 +80,14 @@ impl<E: Env> DiskSet<E> {
         })
     }
 
+    /// The disk at this place of the options, when it serves and is registered.
+    pub(crate) fn serving(&self, place: usize) -> Option<(DiskId, ShardStore<DiskOf<E>>)> {
+        match &*self.slots.get(place)?.state() {
+            State::Open(store, Some(id)) => Some((*id, store.clone())),
+            _ => None,
+        }
+    }
+
     /// Takes the ids that the metadata service gave to the disks `uuids`.
     pub(crate) fn assign(&self, uuids: &[DiskUuid], ids: &[DiskId]) {
         for slot in &self.slots {

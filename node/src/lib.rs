@@ -5,7 +5,8 @@
 //!                                          ▲
 //!  metadata ◄── agent: register, heartbeat │ lost shards
 //!  service  ◄── work: take, do, report ────┤
-//!                      └─ rebuild: copy or decode from peers
+//!           │          └─ rebuild: copy or decode from peers
+//!           ◄── audit: compare, verify ─────┘
 //! ```
 //!
 //! Promised: a write is acknowledged once it is on stable storage, and only under the group's epoch
@@ -17,9 +18,10 @@
 //!
 //! Decisions are plain functions with tests of their own: what a directory is ([`superblock`]), what a
 //! shard's file holds and whether there is room for it ([`store`]), who may write, whom to ask for a
-//! shard, and what work to begin.
+//! shard, what work to begin, and which shards an audit finds superfluous or lost.
 
 mod agent;
+mod audit;
 mod block;
 mod board;
 mod budget;

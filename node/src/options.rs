@@ -34,6 +34,10 @@ pub struct Options {
     pub repair_bytes_in_flight: ByteSize,
     /// Stripes of one extent that are made at the same time.
     pub repair_stripes_in_flight: usize,
+    /// Within about this time each shard is read and verified once.
+    pub audit_period: Duration,
+    /// Time between two searches for shards that were written and never committed.
+    pub orphan_period: Duration,
 }
 
 /// One disk of a node.
@@ -70,6 +74,8 @@ impl Options {
             payload_bytes_in_flight: ByteSize(64 << 20),
             repair_bytes_in_flight: ByteSize(64 << 20),
             repair_stripes_in_flight: 4,
+            audit_period: Duration::from_hours(14 * 24),
+            orphan_period: Duration::from_hours(1),
         }
     }
 
@@ -100,6 +106,9 @@ impl Options {
         }
         if self.heartbeat.is_zero() || self.disk_retry.is_zero() {
             return refuse("times between heartbeats and retries cannot be zero".to_owned());
+        }
+        if self.audit_period.is_zero() || self.orphan_period.is_zero() {
+            return refuse("the periods of audits cannot be zero".to_owned());
         }
         if self.repair_stripes_in_flight == 0 {
             return refuse("at least one stripe must be made at a time".to_owned());
@@ -144,12 +153,15 @@ mod tests {
         no_meta.metas.clear();
         let mut tiny = options(vec![disk("a", "/a")]);
         tiny.payload_bytes_in_flight = ByteSize(1);
+        let mut no_audit = options(vec![disk("a", "/a")]);
+        no_audit.orphan_period = Duration::ZERO;
         for (bad, part) in [
             (options(vec![]), "no disks"),
             (options(vec![disk("a", "/a"), disk("a", "/b")]), "named a"),
             (options(vec![disk("a", "/a"), disk("b", "/a/")]), "path /a/"),
             (no_meta, "no metadata server"),
             (tiny, "4 MiB"),
+            (no_audit, "audits"),
         ] {
             let error = bad.validate().expect_err(part).to_string();
             assert!(error.contains(part), "{error}");

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::node::Node;
 use crate::options::{Options, StartError};
 use crate::service::ShardService;
-use crate::{agent, work};
+use crate::{agent, audit, work};
 
 /// How long writes under way may take when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ impl<E: Env> Server<E> {
             env.spawn().spawn("serve", serving),
             env.spawn().spawn("agent", agent::run(node.clone())),
             env.spawn().spawn("work", work::run(node.clone())),
+            env.spawn().spawn("audit", audit::run(node.clone())),
         ];
         Ok(Self { node, address, tasks })
     }

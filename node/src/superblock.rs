@@ -218,6 +218,20 @@ pub async fn inspect<D: Disk>(disk: &D, expected: ClusterId) -> Result<Found, Su
     }
 }
 
+/// What the directory's superblock says, of whatever cluster, without healing anything; nothing when no copy
+/// is whole, or two whole ones contradict each other.
+///
+/// # Errors
+///
+/// When the disk cannot be read.
+pub(crate) async fn peek<D: Disk>(disk: &D) -> Result<Option<Superblock>, SuperblockError> {
+    Ok(match (read(disk, PRIMARY).await?, read(disk, COPY).await?) {
+        (Side::Whole(a), Side::Whole(b)) => Some(a).filter(|a| *a == b),
+        (Side::Whole(whole), _) | (_, Side::Whole(whole)) => Some(whole),
+        _ => None,
+    })
+}
+
 /// Makes a fresh directory a disk. Durable when this returns.
 ///
 /// # Errors

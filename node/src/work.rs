@@ -13,7 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use proto::limits::WORK_PAGE_MAX;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Outcome;
-use proto::{DiskId, Epoch, ErrorCode, ExtentId, Failure, GroupId, SlotIndex, wire};
+use proto::{DiskId, Epoch, ErrorCode, ExtentId, Failure, GroupId, SlotIndex, Timestamp, wire};
 use tracing::{debug, info, warn};
 
 use crate::board::{self, Board, Job, Offer};
@@ -205,7 +205,7 @@ async fn drop_slot<E: Env>(
     Ok(Done::Dropped(store.delete_slot(group, slot).await?))
 }
 
-fn needs(placement: &Placement, slot: SlotIndex, disk: DiskId) -> bool {
+pub(crate) fn needs(placement: &Placement, slot: SlotIndex, disk: DiskId) -> bool {
     placement.place(slot).is_some_and(|place| {
         place.at.disk == disk || place.source.as_ref().is_some_and(|source| source.disk == disk)
     })
@@ -222,7 +222,7 @@ async fn fill<E: Env>(
     let _alone = node.groups.lock(placement.group).await;
     // The work may be older than the extent's deletion: whether it still exists is asked under the lock.
     let before = extent.0.checked_sub(1).map(ExtentId);
-    let page = list_extents(node, placement.group, before, 1).await?;
+    let page = list_extents(node, placement.group, before, 1, Timestamp::ZERO).await?;
     let Some(found) = page.extents.first() else { return Ok(Done::Obsolete) };
     let to_make = ExtentToMake::parse(found, &placement)?;
     if to_make.extent != extent {
@@ -244,7 +244,7 @@ async fn rebuild<E: Env>(
     let (mut after, mut extents) = (None, 0_u64);
     loop {
         let _alone = node.groups.lock(group).await;
-        let page = list_extents(node, group, after, EXTENTS_PER_PAGE).await?;
+        let page = list_extents(node, group, after, EXTENTS_PER_PAGE, Timestamp::ZERO).await?;
         let maker = SlotMaker::new(node, &store, &placement, slot);
         for found in &page.extents {
             let to_make = ExtentToMake::parse(found, &placement)?;
@@ -271,14 +271,17 @@ async fn rebuild<E: Env>(
     Ok(Done::Made(placement.epoch))
 }
 
-async fn list_extents<E: Env>(
+/// A page of a group's committed extents, as of cluster time `not_before` if that is past.
+pub(crate) async fn list_extents<E: Env>(
     node: &Node<E>,
     group: GroupId,
     after: Option<ExtentId>,
     limit: u32,
+    not_before: Timestamp,
 ) -> Result<wire::ListGroupExtentsReply, Failure> {
     let after = after.map(ExtentId::to_wire).unwrap_or_default();
-    let call = Call::ListGroupExtents(wire::ListGroupExtents { group: group.0, after, limit });
+    let not_before_ms = not_before.as_millis();
+    let call = Call::ListGroupExtents(wire::ListGroupExtents { group: group.0, after, limit, not_before_ms });
     match node.ask_meta(call).await?.result {
         Outcome::ListGroupExtents(page) => Ok(page),
         _ => Err(unexpected("list-group-extents")),

@@ -10,7 +10,7 @@
 //! | which disks for new groups? | [`create_groups`], [`choose_slots`], or below policy [`create_substitutes`] |
 //! | how many groups? | [`groups_wanted`] |
 //! | what next, to bring a group back to its policy? | [`legalize`] |
-//! | where to, from a disk that is drained or dead? | [`relocate`] |
+//! | where to, from a disk that is drained or dead? | [`relocate`], [`relocate_except`] |
 //! | what becomes of the group? | [`apply_move`], the one gate for moves, and [`slot_rebuilt`] |
 //! | what may be lost at once? | [`tolerance`], [`tolerance_of_written`], [`may_lose`] |
 //! | where may a new extent go? | [`pick_for_write`] |
@@ -66,7 +66,7 @@ pub use domain::{Domain, FailureDomain};
 pub use explain::{Explanation, SlotExplanation, explain};
 pub use group::{Group, Slot, SlotState, slot_rebuilt};
 pub use map::ClusterMap;
-pub use moves::{Legalize, Move, RelocateError, apply_move, legalize, relocate};
+pub use moves::{Legalize, Move, RelocateError, apply_move, legalize, relocate, relocate_except};
 pub use profile::{Profile, ProfileSettings, SmallObjects};
 pub use reach::to_placement;
 pub use reject::{NoLegalPlace, REJECTIONS_MAX, Reason, Rejected, Rejection, Shortage};

@@ -76,6 +76,20 @@ pub fn legalize(map: &ClusterMap, group: &Group) -> Legalize {
 /// When no disk can take it, the slot is still being filled on a disk that is not down, the group has no
 /// such slot, or its profile is unknown.
 pub fn relocate(map: &ClusterMap, group: &Group, slot: SlotIndex) -> Result<Move, RelocateError> {
+    relocate_except(map, group, slot, &[])
+}
+
+/// [`relocate`], but not to the disks `barred`, such as those that still keep an older copy of the slot.
+///
+/// # Errors
+///
+/// Those of [`relocate`].
+pub fn relocate_except(
+    map: &ClusterMap,
+    group: &Group,
+    slot: SlotIndex,
+    barred: &[DiskId],
+) -> Result<Move, RelocateError> {
     let Some(profile) = map.profiles().get(&group.profile) else {
         let text = format!("group {}: its profile {} is unknown", group.id, group.profile);
         return Err(InvalidInput::new(text).into());
@@ -88,7 +102,8 @@ pub fn relocate(map: &ClusterMap, group: &Group, slot: SlotIndex) -> Result<Move
     if let Some(to) = way_back(map, current) {
         return Ok(Move { slot, from, to });
     }
-    let (others, leaving) = (others(group, slot), leaving(group, Some(from)));
+    let (others, mut leaving) = (others(group, slot), leaving(group, Some(from)));
+    leaving.extend(barred);
     let mut pool = Pool::new(map, profile.id());
     let legal = legal_rule(profile);
     let same_domain = Rule { beside: Some(from), ..legal };

@@ -23,9 +23,9 @@ impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         // Writing to a string does not fail.
         if field.name() == "message" {
-            drop(write!(self.message, "{value:?}"));
+            _ = write!(self.message, "{value:?}");
         } else if let Some(fields) = &mut self.fields {
-            drop(write!(fields, " {}={value:?}", field.name()));
+            _ = write!(fields, " {}={value:?}", field.name());
         }
     }
 }

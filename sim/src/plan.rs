@@ -260,7 +260,8 @@ fn draw_racks(stream: &Stream, profile: &ProfilePlan) -> Vec<Vec<NodePlan>> {
     let nodes_min = nodes_min.max(node_domains.div_ceil(racks)).max(1);
     let rack = |_| {
         let nodes = (nodes_min + stream.below(2)).min(4);
-        let disks_min = if profile.domain == "disk" { slots.div_ceil(racks * nodes) + 1 } else { 1 };
+        // Enough disks for all slots even if no other rack has more nodes than it must.
+        let disks_min = slots.div_ceil(racks * nodes_min) + u64::from(profile.domain == "disk");
         (0..nodes).map(|_| NodePlan::draw(stream, disks_min)).collect()
     };
     (0..racks).map(rack).collect()

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo`, `dev`, `test`, `bench`.
+//! Developer commands: `cargo xtask demo`, `dev`, `test`, `sim`, `bench`.
 
 // A tool for people: it runs processes and reads files and clocks.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -8,6 +8,7 @@ mod cluster;
 mod demo;
 mod packages;
 mod run;
+mod sim;
 mod tree;
 
 use std::process::ExitCode;
@@ -27,8 +28,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Keep a development cluster in the foreground until Ctrl-C.
     Dev,
-    /// Format check, clippy, all tests, documentation: all that a change has to pass.
+    /// Format check, clippy, all tests, the simulator, documentation: all that a change has to pass.
     Test,
+    /// Run whole clusters under faults in the simulator: fresh seeds for a minute, unless told otherwise.
+    Sim(Box<sim::Arguments>),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -38,14 +41,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Dev => dev(),
+        Command::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Dev => dev().map(|()| ExitCode::SUCCESS),
         Command::Test => test(),
-        Command::Bench(command) => bench::run(&command),
-        Command::Packages => packages::ensure(),
+        Command::Sim(arguments) => sim::run(&arguments),
+        Command::Bench(command) => bench::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Packages => packages::ensure().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
@@ -60,12 +64,13 @@ fn dev() -> anyhow::Result<()> {
     run::check(std::process::Command::new(bin.join("cadoled")).arg("dev"))
 }
 
-fn test() -> anyhow::Result<()> {
+fn test() -> anyhow::Result<ExitCode> {
     packages::ensure()?;
     run::cargo(&["fmt", "--all", "--check"], &[])?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"], &[])?;
     // The end-to-end tests run the daemons as a user would: as binaries.
-    run::build()?;
+    let bin = run::build()?;
     run::cargo(&["test", "--workspace"], &[])?;
-    run::cargo(&["doc", "--workspace", "--no-deps", "--all-features"], &[("RUSTDOCFLAGS", "-D warnings")])
+    run::cargo(&["doc", "--workspace", "--no-deps", "--all-features"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    sim::ci(&bin)
 }

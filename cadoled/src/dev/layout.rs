@@ -19,7 +19,7 @@ use proto::{Identity, Label, MetaId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::ca::issue_into;
-use crate::config::{Config, Disk, Log, Meta, Node, Tls, parse};
+use crate::config::{Config, Disk, Log, Meta, Node, Tls, defaults, parse};
 
 /// The operator whose certificate the development cluster makes.
 const OPERATOR: &str = "developer";
@@ -216,6 +216,8 @@ impl Layout {
                 listen: node.address.clone(),
                 advertise: None,
                 metas: self.meta_addresses(),
+                audit_period_s: defaults::audit_period_s(),
+                orphan_period_s: defaults::orphan_period_s(),
                 disks: (0..shape.disks).map(disk).collect::<anyhow::Result<_>>()?,
             }),
         })
@@ -241,6 +243,8 @@ fn meta_config(meta: &MetaServer, shape: &Shape) -> Config {
             data: PathBuf::from("data"),
             suspect_after_ms: shape.suspect_after_ms,
             down_after_ms: shape.down_after_ms,
+            out_after_ms: defaults::out_after_ms(),
+            out_share_max_percent: defaults::out_share_max_percent(),
             snapshot_every_entries: shape.snapshot_every_entries,
         }),
         node: None,

@@ -47,7 +47,7 @@ impl Replacer {
         let pairs = self.look_at(machine, out);
         let mut candidates: Vec<Candidate<'_>> =
             pairs.iter().filter_map(|(disk, group)| candidate(machine, out, *disk, *group)).collect();
-        candidates.reverse();
+        candidates.sort_by_key(|candidate| (candidate.tolerated, candidate.group.id, candidate.slot));
         for Candidate { group, slot, .. } in candidates {
             if moves.len() >= room {
                 return Ok(moves);

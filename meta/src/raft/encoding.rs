@@ -10,7 +10,7 @@ use proto::prost::Message;
 use proto::{InvalidInput, wire};
 
 use super::types::{
-    Entry, LeaderId, LogId, Membership, Proposal, RaftPeer, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    CommittedLeaderId, Entry, LeaderId, LogId, Membership, Proposal, RaftPeer, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 
 /// Bytes of a message.
@@ -29,22 +29,22 @@ pub(crate) fn message<M: Message + Default>(what: &str, bytes: Bytes) -> Result<
 
 /// To the wire.
 pub fn log_id(id: &LogId) -> wire::LogId {
-    wire::LogId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+    wire::LogId { term: id.leader_id.term, index: id.index }
 }
 
 /// From the wire.
 pub fn parse_log_id(id: &wire::LogId) -> LogId {
-    LogId { leader_id: LeaderId { term: id.term, node_id: id.leader }, index: id.index }
+    LogId { leader_id: CommittedLeaderId::new(id.term), index: id.index }
 }
 
 /// To the wire.
 pub fn vote(vote: &Vote) -> wire::Vote {
-    wire::Vote { term: vote.leader_id.term, leader: vote.leader_id.node_id, committed: vote.committed }
+    wire::Vote { term: vote.leader_id.term, leader: vote.leader_id.voted_for, committed: vote.committed }
 }
 
 /// From the wire.
 pub fn parse_vote(vote: &wire::Vote) -> Vote {
-    Vote { leader_id: LeaderId { term: vote.term, node_id: vote.leader }, committed: vote.committed }
+    Vote { leader_id: LeaderId { term: vote.term, voted_for: vote.leader }, committed: vote.committed }
 }
 
 /// From the wire, where it must be.
@@ -262,8 +262,8 @@ pub fn parse_snapshot_meta(
 mod tests {
     use super::*;
 
-    fn id(term: u64, leader: u64, index: u64) -> LogId {
-        LogId { leader_id: LeaderId { term, node_id: leader }, index }
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { leader_id: CommittedLeaderId::new(term), index }
     }
 
     fn peers(addresses: &[(u64, &str)]) -> BTreeMap<u64, RaftPeer> {
@@ -275,19 +275,19 @@ mod tests {
             .expect("legal");
         vec![
             (
-                Entry { log_id: id(1, 2, 3), payload: EntryPayload::Blank },
-                b"\x0a\x06\x08\x01\x10\x02\x18\x03\x10\x01",
+                Entry { log_id: id(1, 3), payload: EntryPayload::Blank },
+                b"\x0a\x04\x08\x01\x18\x03\x10\x01",
             ),
             (
                 Entry {
-                    log_id: id(1, 2, 300),
+                    log_id: id(1, 300),
                     payload: EntryPayload::Normal(Proposal(Bytes::from_static(b"abc"))),
                 },
-                b"\x0a\x07\x08\x01\x10\x02\x18\xac\x02\x1a\x03abc",
+                b"\x0a\x05\x08\x01\x18\xac\x02\x1a\x03abc",
             ),
             (
-                Entry { log_id: id(7, 1, 0), payload: EntryPayload::Membership(joint) },
-                b"\x0a\x04\x08\x07\x10\x01\x22\x1d\x0a\x03\x0a\x01\x01\x0a\x04\x0a\x02\x01\x02\
+                Entry { log_id: id(7, 0), payload: EntryPayload::Membership(joint) },
+                b"\x0a\x02\x08\x07\x22\x1d\x0a\x03\x0a\x01\x01\x0a\x04\x0a\x02\x01\x02\
                   \x12\x07\x08\x01\x12\x03a:1\x12\x07\x08\x02\x12\x03b:2",
             ),
         ]
@@ -303,13 +303,21 @@ mod tests {
         }
     }
 
+    /// Entries that name their leader beside its term, as the first servers wrote them, can be read.
+    #[test]
+    fn leaders_of_entries_are_passed_over() {
+        let before = Bytes::from_static(b"\x0a\x06\x08\x01\x10\x02\x18\x03\x10\x01");
+        let blank = Entry { log_id: id(1, 3), payload: EntryPayload::Blank };
+        assert_eq!(message("an entry", before).and_then(parse_entry), Ok(blank));
+    }
+
     /// The bytes of votes and log ids never change, and give the values back.
     #[test]
     fn golden_votes() {
-        let sample = Vote { leader_id: LeaderId { term: 5, node_id: 3 }, committed: true };
+        let sample = Vote { leader_id: LeaderId { term: 5, voted_for: 3 }, committed: true };
         assert_eq!(&bytes(&vote(&sample))[..], b"\x08\x05\x10\x03\x18\x01");
         assert_eq!(parse_vote(&vote(&sample)), sample);
-        assert_eq!(parse_log_id(&log_id(&id(9, 8, 7))), id(9, 8, 7));
+        assert_eq!(parse_log_id(&log_id(&id(9, 7))), id(9, 7));
     }
 
     /// The empty membership of a new server survives the disk.
@@ -330,12 +338,12 @@ mod tests {
         assert!(parse_membership(voters(vec![1, 2])).is_err());
         assert!(parse_membership(voters(vec![])).is_err());
         let blank = |index| wire::Entry {
-            log_id: Some(wire::LogId { term: 1, leader: 1, index }),
+            log_id: Some(wire::LogId { term: 1, index }),
             payload: Some(wire::entry::Payload::Blank(true)),
         };
         let append = |entries| wire::RaftAppend {
             vote: Some(wire::Vote { term: 1, leader: 1, committed: true }),
-            prev_log_id: Some(wire::LogId { term: 1, leader: 1, index: 4 }),
+            prev_log_id: Some(wire::LogId { term: 1, index: 4 }),
             entries,
             ..Default::default()
         };
@@ -348,10 +356,10 @@ mod tests {
     /// Each answer to an append survives the wire.
     #[test]
     fn append_replies_round_trip() {
-        let higher = Vote { leader_id: LeaderId { term: 5, node_id: 3 }, committed: false };
+        let higher = Vote { leader_id: LeaderId { term: 5, voted_for: 3 }, committed: false };
         for reply in [
             AppendEntriesResponse::Success,
-            AppendEntriesResponse::PartialSuccess(Some(id(1, 2, 3))),
+            AppendEntriesResponse::PartialSuccess(Some(id(1, 3))),
             AppendEntriesResponse::PartialSuccess(None),
             AppendEntriesResponse::Conflict,
             AppendEntriesResponse::HigherVote(higher),

@@ -58,15 +58,19 @@ openraft::declare_raft_types!(
         R = Applied,
         NodeId = u64,
         Node = RaftPeer,
+        // Of the two kinds that openraft has, the one that lets a term have one leader at most.
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
         AsyncRuntime = DeterministicRng<HostRuntime>,
 );
 
-/// Term, leader and index of an entry.
+/// Term and index of an entry.
 pub type LogId = alias::LogIdOf<TypeConfig>;
 /// Who may lead in which term.
 pub type Vote = alias::VoteOf<TypeConfig>;
-/// The leader of a term.
+/// The candidate or leader of a term, as a vote names it.
 pub type LeaderId = alias::LeaderIdOf<TypeConfig>;
+/// The leader of a term, as entries name it: by its term.
+pub type CommittedLeaderId = alias::CommittedLeaderIdOf<TypeConfig>;
 /// An entry of the log.
 pub type Entry = alias::EntryOf<TypeConfig>;
 /// Voters and learners.

@@ -1,6 +1,7 @@
 //! Which shards a disk has, in memory, and what room they take.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{self, Unbounded};
 
 use env::{Disk, DiskFile, Space};
 use futures_util::{StreamExt, stream};
@@ -43,6 +44,17 @@ impl Entry {
     fn used(self) -> u64 {
         self.file_bytes().unwrap_or(0)
     }
+}
+
+/// The shards that a disk has of one slot of an extent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The extent.
+    pub extent: ExtentId,
+    /// The slot.
+    pub slot: SlotIndex,
+    /// The stripes of which a shard is there, in order; never empty.
+    pub stripes: Vec<StripeIndex>,
 }
 
 /// The shards, all durable, and the room they take.
@@ -163,6 +175,48 @@ impl Index {
         self.between(first, last_of(group, extent), None, limit, wanted)
     }
 
+    /// The groups of which there are shards, in order.
+    pub(super) fn groups(&self) -> Vec<GroupId> {
+        let mut groups = Vec::new();
+        let mut next = self.shards.first_key_value();
+        while let Some((name, _)) = next {
+            groups.push(name.group);
+            next = self
+                .shards
+                .range((Bound::Excluded(last_of(name.group, ExtentId(u128::MAX))), Unbounded))
+                .next();
+        }
+        groups
+    }
+
+    /// What there is of the group's extents after `after` and up to `through`, by extent and slot; ends at
+    /// the end of the extent with which it reaches `shards_max` shards. Also whether there is more.
+    pub(super) fn held(
+        &self,
+        group: GroupId,
+        after: Option<ExtentId>,
+        through: ExtentId,
+        shards_max: usize,
+    ) -> (Vec<Held>, bool) {
+        let first = ShardName { group, extent: ExtentId(0), stripe: StripeIndex(0), slot: SlotIndex(0) };
+        let start = after.map_or(Bound::Included(first), |after| Bound::Excluded(last_of(group, after)));
+        if after.is_some_and(|after| after >= through) {
+            return (Vec::new(), false);
+        }
+        let mut held: BTreeMap<(ExtentId, SlotIndex), Vec<StripeIndex>> = BTreeMap::new();
+        let (mut shards, mut current, mut more) = (0, None, false);
+        for (name, _) in self.shards.range((start, Bound::Included(last_of(group, through)))) {
+            if shards >= shards_max && current != Some(name.extent) {
+                more = true;
+                break;
+            }
+            held.entry((name.extent, name.slot)).or_default().push(name.stripe);
+            (shards, current) = (shards + 1, Some(name.extent));
+        }
+        let held = held.into_iter().map(|((extent, slot), stripes)| Held { extent, slot, stripes });
+        (held.collect(), more)
+    }
+
     fn between(
         &self,
         first: ShardName,
@@ -260,5 +314,37 @@ mod tests {
         assert_eq!(group(Some(all[4]), 9), []);
         assert_eq!(index.of_extent(GroupId(2), ExtentId(5), 9, |n| n.slot.0 == 23), all[3..4]);
         assert_eq!(index.used_bytes(), 5 * 8192);
+    }
+
+    /// What is held comes by group, extent and slot; a page ends with an extent, and the next goes on there.
+    #[test]
+    fn held_is_paged_by_extent() {
+        let mut index = Index::new(None, Space { capacity_bytes: 0, available_bytes: 0 });
+        let all = [
+            name(1, u128::MAX, 0, 0),
+            name(2, 0, 0, 0),
+            name(2, 5, 0, 1),
+            name(2, 5, 0, 2),
+            name(2, 5, 1, 1),
+            name(2, u128::MAX, 7, 0),
+            name(9, 1, 0, 0),
+        ];
+        all.iter().for_each(|name| index.insert(*name, Entry::of_file(8192)));
+        assert_eq!(index.groups(), [GroupId(1), GroupId(2), GroupId(9)]);
+        let held = |extent, slot, stripes: &[u32]| Held {
+            extent: ExtentId(extent),
+            slot: SlotIndex(slot),
+            stripes: stripes.iter().copied().map(StripeIndex).collect(),
+        };
+        let page = |after: Option<u128>, through, shards_max| {
+            index.held(GroupId(2), after.map(ExtentId), ExtentId(through), shards_max)
+        };
+        let five = [held(5, 1, &[0, 1]), held(5, 2, &[0])];
+        assert_eq!(page(None, u128::MAX, 1), (vec![held(0, 0, &[0])], true));
+        assert_eq!(page(Some(0), u128::MAX, 1), (five.to_vec(), true));
+        assert_eq!(page(Some(0), 5, 99), (five.to_vec(), false));
+        assert_eq!(page(Some(5), u128::MAX, 1), (vec![held(u128::MAX, 0, &[7])], false));
+        assert_eq!(page(Some(u128::MAX), u128::MAX, 1), (vec![], false));
+        assert_eq!(index.held(GroupId(3), None, ExtentId(u128::MAX), 1), (vec![], false));
     }
 }

@@ -22,6 +22,7 @@ mod error;
 mod index;
 mod record;
 mod shard;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ use crate::superblock::Superblock;
 use index::{Entry, Index, TEMPORARY_PREFIX};
 
 pub use error::{Durable, StoreError};
+pub use index::Held;
 pub use record::{BLOCKS_MAX, HEADER_BYTES, ShardHeader, VERSION};
 pub use shard::{CheckedShard, NewShard, Presence, Removed, ShardPage, ShardRead, ShardStat, StoreReport};
 
@@ -226,6 +228,28 @@ impl<D: Disk> ShardStore<D> {
             shards.extend(stat?);
         }
         Ok(ShardPage { shards, more })
+    }
+
+    /// The groups of which there are shards, in order; read from memory.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.inner.index().groups()
+    }
+
+    /// What there is of the group's extents after `after` and up to `through`, by extent and slot; read from
+    /// memory. Ends with the extent that brings it to `shards_max` shards or more; true when others follow.
+    pub fn held(
+        &self,
+        group: GroupId,
+        after: Option<ExtentId>,
+        through: ExtentId,
+        shards_max: usize,
+    ) -> (Vec<Held>, bool) {
+        self.inner.index().held(group, after, through, shards_max)
+    }
+
+    /// Bytes that the shards take; read from memory.
+    pub fn used_bytes(&self) -> u64 {
+        self.inner.index().used_bytes()
     }
 
     /// How the store is doing; asks the disk for its room.

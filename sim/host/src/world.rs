@@ -333,7 +333,8 @@ impl World {
 
     /// Time jumps to the next timer.
     fn advance(&self, limit: Duration) -> Result<(), Stuck> {
-        let due = {
+        let mut due = Vec::new();
+        {
             let mut timers = lock(&self.0.timers);
             let Some(((at, _), _)) = timers.waiting.first_key_value() else { return Err(Stuck::Deadlock) };
             let at = *at;
@@ -341,10 +342,11 @@ impl World {
                 return Err(Stuck::TimeLimit);
             }
             timers.now = timers.now.max(at);
-            let later = timers.waiting.split_off(&(at, u64::MAX));
-            std::mem::replace(&mut timers.waiting, later)
-        };
-        due.into_values().for_each(Waker::wake);
+            while timers.waiting.first_key_value().is_some_and(|((next, _), _)| *next == at) {
+                due.extend(timers.waiting.pop_first().map(|(_, waker)| waker));
+            }
+        }
+        due.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
@@ -397,6 +399,9 @@ impl World {
         }
         lock(&self.0.ready).clear();
         lock(&self.0.timers).waiting.clear();
+        // Hosts know their world: the knot is cut here.
+        let hosts = std::mem::take(&mut *lock(&self.0.hosts));
+        drop(hosts);
     }
 
     /// Something happened: it goes into the hash, and into the story if there is one. Numbers that

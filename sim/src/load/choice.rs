@@ -42,6 +42,11 @@ impl Kind {
         Self::List,
         Self::Batch,
     ];
+
+    /// Does it say more about an object than about none?
+    pub(super) fn wants_object(self) -> bool {
+        matches!(self, Self::PutIf | Self::Get | Self::GetRange | Self::Head | Self::DeleteIf)
+    }
 }
 
 /// How the bytes of a put come, or do not.
@@ -73,7 +78,10 @@ impl Choice {
         let shard_bytes = u64::from(profile.shard_bytes);
         let stripe_bytes = shard_bytes * u64::from(profile.k);
         let inline = u64::try_from(INLINE_BYTES_MAX).unwrap_or(u64::MAX);
-        let edges = edges(&[inline, u64::from(profile.small_bytes_max), shard_bytes, stripe_bytes], plan.load.size_max);
+        let edges = edges(
+            &[inline, u64::from(profile.small_bytes_max), shard_bytes, stripe_bytes],
+            plan.load.size_max,
+        );
         Self { load: plan.load.clone(), stripe_bytes, edges }
     }
 

@@ -33,7 +33,8 @@ pub(super) fn start(cluster: &Arc<Cluster>, workload: &Arc<Workload>, number: u3
         let Some(cluster) = weak.upgrade() else { return };
         let spawn = env.spawn().clone();
         spawn.spawn("beat", beat(env.clone(), workload.clone()));
-        let session = Arc::new(Session { cluster: cluster.clone(), env: env.clone(), made: Default::default() });
+        let session =
+            Arc::new(Session { cluster: cluster.clone(), env: env.clone(), made: Default::default() });
         for stream in &workers {
             let worker = Worker {
                 choice: Choice::new(&cluster.plan),

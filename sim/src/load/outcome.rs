@@ -52,7 +52,9 @@ pub(super) fn of_put(error: &PutError) -> Ended {
 /// out twice.
 pub(super) fn of_delete(error: &DeleteError) -> Ended {
     match error {
-        DeleteError::PreconditionFailed(_) => ended(Outcome::Refused, "the condition of a delete did not hold"),
+        DeleteError::PreconditionFailed(_) => {
+            ended(Outcome::Refused, "the condition of a delete did not hold")
+        }
         DeleteError::Unknown(_) => {
             Ended { is_unavailable: true, ..ended(Outcome::Unknown, "a delete was not answered") }
         }
@@ -70,8 +72,12 @@ pub(super) fn of_get(error: &GetError) -> Ended {
         GetError::BadRange { .. } => ended(Outcome::Failed, "a get asked for a range behind the end"),
         GetError::Undecodable { .. } => ended(Outcome::Failed, "a get failed: too few shards in reach"),
         GetError::Damaged(_) => ended(Outcome::Failed, "a get failed: the object is damaged"),
-        GetError::Changed { .. } => ended(Outcome::Failed, "a get failed: another version took the key's place"),
-        GetError::DeadlineExceeded { .. } => ended(Outcome::Failed, "a get failed: a stripe did not come in time"),
+        GetError::Changed { .. } => {
+            ended(Outcome::Failed, "a get failed: another version took the key's place")
+        }
+        GetError::DeadlineExceeded { .. } => {
+            ended(Outcome::Failed, "a get failed: a stripe did not come in time")
+        }
         GetError::Service(error) => of_service(error),
     }
 }

@@ -33,7 +33,12 @@ struct Taken {
 
 impl Worker {
     /// Reads the object or a range of it, and checks every byte.
-    pub(super) async fn get(&self, bucket: &Bucket<SimEnv>, number: u64, range: Option<Range<u64>>) -> Service {
+    pub(super) async fn get(
+        &self,
+        bucket: &Bucket<SimEnv>,
+        number: u64,
+        range: Option<Range<u64>>,
+    ) -> Service {
         let key = key_name(number);
         let limit = Limit::call(self.timeout());
         let begun = self.begin(&key, Op::Get { range: range.clone() }, limit);

@@ -231,7 +231,8 @@ impl Begun {
             What::Operation(index) => {
                 let mut ledger = lock(&self.cluster.ledger);
                 ledger.end(index, outcome, now);
-                let operation = ledger.operations().get(index.0).filter(|_| self.cluster.world.wants_story()).cloned();
+                let operation =
+                    ledger.operations().get(index.0).filter(|_| self.cluster.world.wants_story()).cloned();
                 drop(ledger);
                 let story = || operation.map_or_else(String::new, |it| format!("on {}: {it}", it.key));
                 self.cluster.world.event(Some(host), "ended", &[number(index.0), digest(&outcome)], story);

@@ -42,7 +42,9 @@ pub fn check_info(ledger: &Ledger, key: &Key, info: &ObjectInfo) -> Result<Value
         Outcome::Acknowledged(receipt) if receipt.version != info.version => {
             Err(format!("{} has another version than its receipt: {put}", said()))
         }
-        Outcome::Refused | Outcome::Failed => Err(format!("{} was said to have had no effect: {put}", said())),
+        Outcome::Refused | Outcome::Failed => {
+            Err(format!("{} was said to have had no effect: {put}", said()))
+        }
         _ => Ok(value),
     }
 }
@@ -112,9 +114,9 @@ impl Reading {
             Wrong::Byte { looks: Looks::Value(value), .. } => Some(value),
             _ => identify(from, bytes).filter(|value| *value != self.value),
         };
-        let whose = whose.and_then(|value| ledger.put_of(value)).map_or_else(String::new, |put| {
-            format!("; they are those of {}, {put}", put.key)
-        });
+        let whose = whose
+            .and_then(|value| ledger.put_of(value))
+            .map_or_else(String::new, |put| format!("; they are those of {}, {put}", put.key));
         format!("{}: bytes {from} to {}: {mismatch}{whose}", self.key, self.next)
     }
 }
@@ -171,7 +173,9 @@ mod tests {
         ] {
             assert!(check_info(&ledger, key, &info).is_err(), "{why}");
         }
-        for (outcome, is_right) in [(Outcome::Unknown, true), (Outcome::Failed, false), (Outcome::Refused, false)] {
+        for (outcome, is_right) in
+            [(Outcome::Unknown, true), (Outcome::Failed, false), (Outcome::Refused, false)]
+        {
             let value = put(&mut ledger, &key, outcome);
             let found = check_info(&ledger, &key, &info(&key, value, 100, 9));
             assert_eq!(found.is_ok(), is_right, "{outcome}: {found:?}");

@@ -69,9 +69,12 @@ impl Worker {
 
     async fn one(&self, bucket: &Bucket<SimEnv>) -> Service {
         let (choice, stream) = (&self.choice, &self.stream);
-        let key = choice.key(stream);
+        let kind = choice.kind(stream);
+        let drawn = choice.key(stream);
+        // Most keys of a young bucket have no object: that is read now and then, not mostly.
+        let key = if kind.wants_object() && stream.chance(750_000) { self.seen_near(drawn) } else { drawn };
         let (version, size) = self.seen(key);
-        match choice.kind(stream) {
+        match kind {
             Do::Put => self.put(bucket, key, choice.size(stream), Condition::Any).await,
             Do::PutIf => {
                 let condition = choice.put_condition(stream, version);
@@ -134,7 +137,9 @@ impl Worker {
         let host = self.env.life().host().id();
         let index = lock(&self.cluster.ledger).begin(self.client, key.clone(), op.clone(), now);
         let number = u64::try_from(index.0).unwrap_or(u64::MAX);
-        self.cluster.world.event(Some(host), "begins", &[number], || format!("operation {number} on {key}: {op}"));
+        self.cluster
+            .world
+            .event(Some(host), "begins", &[number], || format!("operation {number} on {key}: {op}"));
         Begun::new(&self.cluster, &self.workload, &self.env, What::Operation(index), limit)
     }
 
@@ -174,6 +179,13 @@ impl Worker {
     fn seen(&self, number: u64) -> (Option<Version>, Option<u64>) {
         let seen = lock(&self.workload.seen).get(&number).copied();
         (seen.map(|(version, _)| version), seen.map(|(_, size)| size))
+    }
+
+    /// A key at which an object was seen, the next one from `number` on; `number` itself when there is
+    /// none.
+    fn seen_near(&self, number: u64) -> u64 {
+        let seen = lock(&self.workload.seen);
+        seen.range(number..).chain(seen.iter()).next().map_or(number, |(number, _)| *number)
     }
 
     pub(super) fn saw(&self, number: u64, version: Version, size: u64) {

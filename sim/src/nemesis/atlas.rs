@@ -27,8 +27,9 @@
 //!
 //! **Topology.** What is lost can be replaced in its place, by an operator in the storm or in the calm; so
 //! legal places exist again in the end. But while a large share of all disks is down, the metadata service
-//! takes it for an outage and moves nothing: no more may be lost than stays below that share once
-//! everything lost has been replaced.
+//! takes it for an outage and moves nothing: of disks that have slots, or may still get some, no more may be
+//! lost than stays below that share once everything lost has been replaced. Where that was not enough,
+//! since slots came to a lost disk before anybody had noticed, operators add nodes in the calm.
 //!
 //! **Metadata servers** are looked after in [`super::metas`].
 //!
@@ -99,7 +100,11 @@ impl View {
         for extent in &self.committed {
             for stripe in self.stripes_of(extent) {
                 let shards = self.places(extent, stripe);
-                all.extend(shards.filter(|(_, disk, shard)| self.is_there(*disk, shard)).map(|(_, disk, shard)| (disk, shard)));
+                all.extend(
+                    shards
+                        .filter(|(_, disk, shard)| self.is_there(*disk, shard))
+                        .map(|(_, disk, shard)| (disk, shard)),
+                );
             }
         }
         all
@@ -127,14 +132,18 @@ impl View {
                 match judge_stripe(judged, allowance) {
                     Verdict::Covered => {}
                     Verdict::Beyond => drop(beyond.insert(extent.id)),
-                    Verdict::TooMuch => return Err(format!("extent {} stripe {stripe}: {judged:?}", extent.id)),
+                    Verdict::TooMuch => {
+                        return Err(format!("extent {} stripe {stripe}: {judged:?}", extent.id));
+                    }
                 }
             }
         }
         let destroyed = self.destroyed_with(lost);
         let before = lock(&cluster.nemesis.past);
         for ((group, extent), slots) in destroyed.iter().filter(|(at, _)| !self.known.contains(at)) {
-            let Some(profile) = self.profile_of(*group) else { return Err(format!("group {group} is unknown")) };
+            let Some(profile) = self.profile_of(*group) else {
+                return Err(format!("group {group} is unknown"));
+            };
             let all = slots | before.0.get(&(*group, *extent)).copied().unwrap_or(0);
             match judge_uncommitted(all, profile.k(), profile.min_durable(), allowance) {
                 Verdict::Covered => {}
@@ -159,7 +168,8 @@ impl View {
         shard: ShardName,
         harms: bool,
     ) -> Result<(), String> {
-        let extent = self.committed.iter().find(|extent| (extent.group.id, extent.id) == (shard.group, shard.extent));
+        let extent =
+            self.committed.iter().find(|extent| (extent.group.id, extent.id) == (shard.group, shard.extent));
         let Some(extent) = extent else { return Err(format!("{shard} is not committed")) };
         let judged = self.stripe(extent, shard.stripe, |at, name| at == disk && *name == shard);
         let mut beyond = BTreeSet::new();
@@ -204,7 +214,11 @@ impl View {
     }
 
     /// Where the metadata promise a shard.
-    fn places(&self, extent: &Committed, stripe: StripeIndex) -> impl Iterator<Item = (SlotIndex, DiskUuid, ShardName)> {
+    fn places(
+        &self,
+        extent: &Committed,
+        stripe: StripeIndex,
+    ) -> impl Iterator<Item = (SlotIndex, DiskUuid, ShardName)> {
         let promised = |slot: &Slot| match slot.state {
             SlotState::Whole => Some(slot.disk),
             SlotState::Rebuilding { source } => source,
@@ -214,7 +228,11 @@ impl View {
     }
 
     /// Where a shard may lie as well: on the disk that is to get it.
-    fn possible_places(&self, extent: &Committed, stripe: StripeIndex) -> Vec<(SlotIndex, DiskUuid, ShardName)> {
+    fn possible_places(
+        &self,
+        extent: &Committed,
+        stripe: StripeIndex,
+    ) -> Vec<(SlotIndex, DiskUuid, ShardName)> {
         self.on_disks(extent, stripe, |slot| slot.source().into_iter().chain([slot.disk]).collect())
     }
 
@@ -266,8 +284,8 @@ impl View {
     fn check_share(&self, cluster: &Cluster, lost: &BTreeSet<DiskUuid>) -> Result<(), String> {
         let map = self.metadata.machine.map();
         let is_down = |uuid: &DiskUuid| lost.contains(uuid) || !self.disks.by_uuid.contains_key(uuid);
-        let in_use = map.disks().values().filter(|disk| is_down(&disk.uuid) && map.groups_on(disk.id).next().is_some());
-        let (down, places) = (in_use.count(), places(cluster));
+        let dead = map.disks().values().filter(|disk| is_down(&disk.uuid)).map(|disk| disk.id).collect();
+        let (down, places) = (topology::down_in_use(map, &dead), places(cluster));
         if topology::is_held_back(down, places, out_share_max_percent()) {
             return Err(format!("{down} lost disks in use besides {places}: nobody would move their slots"));
         }

@@ -21,6 +21,7 @@ use super::topology::settles;
 use super::victims;
 use crate::cluster::{Cluster, NodeHost};
 use crate::oracle;
+use crate::plan::NodePlan;
 use crate::process::{Process, lock};
 use crate::verdict::Kind;
 
@@ -34,6 +35,10 @@ const OPERATORS_LIMIT: Duration = Duration::from_secs(300);
 const RESTARTS_LIMIT: Duration = Duration::from_secs(120);
 /// Time that a restarted node gets before it is looked at again.
 const RESTART_REST: Duration = Duration::from_secs(4);
+/// Nodes that operators add in the calm, at most.
+const NODES_ADDED_MAX: usize = 12;
+/// What each of their disks can hold.
+const DISK_BYTES: u64 = 128 << 20;
 /// Further than the end of every grant.
 const BEYOND_GRANTS_MS: u64 = GRANT_MS + 60_000;
 
@@ -50,12 +55,18 @@ pub async fn calm(cluster: &Arc<Cluster>) {
         process.want(true);
     }
     replace_what_is_needed(cluster).await;
-    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| everything(cluster).iter().all(|process| process.host().is_alive())).await;
+    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| {
+        everything(cluster).iter().all(|process| process.host().is_alive())
+    })
+    .await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
     wait(cluster, OPERATORS_LIMIT, "commands of operators do not succeed", idle).await;
     restart_nodes_with_broken_disks(cluster).await;
     leap(cluster);
-    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| everything(cluster).iter().all(|process| process.host().is_alive())).await;
+    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| {
+        everything(cluster).iter().all(|process| process.host().is_alive())
+    })
+    .await;
 }
 
 /// All processes that should run.
@@ -104,8 +115,25 @@ async fn replace_what_is_needed(cluster: &Arc<Cluster>) {
         map.put_node(placement::Node { id, incarnation: Incarnation(1), ..before });
         disks.into_iter().for_each(|bytes| put_disk(&mut map, id, bytes));
     }
-    if !settles(&map, &dead, out_share_max_percent()) {
-        cluster.world.tell(None, || "with everything replaced there are no legal places: this topology never had them".to_owned());
+    add_what_is_needed(cluster, &mut map, &dead);
+}
+
+/// Where so much was lost that replacing it does not make it a small share: more nodes, in all racks.
+fn add_what_is_needed(cluster: &Arc<Cluster>, map: &mut ClusterMap, dead: &BTreeSet<DiskId>) {
+    let racks = victims::racks(cluster);
+    for (number, rack) in racks.iter().cycle().take(NODES_ADDED_MAX).enumerate() {
+        if settles(map, dead, out_share_max_percent()) {
+            return;
+        }
+        let plan = NodePlan { disks: vec![DISK_BYTES; 2] };
+        let new = cluster.add_node(*rack, &plan);
+        let numbers = [u64::from(new.id.0), number as u64];
+        cluster.world.event(None, "operator", &numbers, || format!("adds node {} in rack {rack}", new.id));
+        ailments::weather(cluster);
+        let like = cluster.nodes().iter().find(|node| node.rack == *rack).map(|node| node.id);
+        let Some(like) = like.and_then(|node| map.nodes().get(&node)).cloned() else { continue };
+        map.put_node(placement::Node { id: new.id, incarnation: Incarnation(1), ..like });
+        plan.disks.into_iter().for_each(|bytes| put_disk(map, new.id, bytes));
     }
 }
 
@@ -125,7 +153,9 @@ async fn restart_nodes_with_broken_disks(cluster: &Arc<Cluster>) {
         let mut restarted = false;
         for node in victims::nodes(cluster) {
             if has_broken_disk(cluster, &node).await {
-                cluster.world.event(Some(node.process.host().id()), "operator", &[], || "restarts it for a broken disk".to_owned());
+                cluster.world.event(Some(node.process.host().id()), "operator", &[], || {
+                    "restarts it for a broken disk".to_owned()
+                });
                 node.stop();
                 restarted = true;
             }
@@ -161,7 +191,8 @@ async fn has_broken_disk(cluster: &Cluster, node: &NodeHost) -> bool {
 fn leap(cluster: &Cluster) {
     let mut hosts: Vec<Host> = victims::everybody(cluster);
     hosts.push(cluster.operator_host().clone());
-    let cluster_time = oracle::latest(cluster).map_or(0, |metadata| metadata.machine.cluster_time().as_millis());
+    let cluster_time =
+        oracle::latest(cluster).map_or(0, |metadata| metadata.machine.cluster_time().as_millis());
     let last = hosts.iter().map(Host::wall_ms).chain([cluster_time]).max().unwrap_or(0);
     for host in hosts {
         let by_ms = last.saturating_add(BEYOND_GRANTS_MS).saturating_sub(host.wall_ms());

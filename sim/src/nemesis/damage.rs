@@ -87,7 +87,9 @@ fn draw(strike: &Strike<'_>, file_bytes: u64, others: &[ShardName]) -> Damage {
         3 => Damage::StaleOnce { offset, bytes },
         _ => match draws.pick(others).and_then(file_name) {
             // A write of another shard that went here, from its start or within it.
-            Some(from) if draws.chance(500_000) => Damage::Misdirected { offset: 0, bytes: file_bytes, from, from_offset: 0 },
+            Some(from) if draws.chance(500_000) => {
+                Damage::Misdirected { offset: 0, bytes: file_bytes, from, from_offset: 0 }
+            }
             Some(from) => Damage::Misdirected { offset, bytes, from, from_offset: offset },
             None => Damage::Zero { offset, bytes },
         },

@@ -28,7 +28,8 @@ pub(super) async fn disk(strike: &Strike<'_>) -> Outcome {
     if let Err(reason) = view.lose(cluster, &BTreeSet::from([uuid])) {
         return Outcome::Refused(reason);
     }
-    let outcome = strike.hits(Some(&disk.host), || format!("{} is gone for good, with disk {uuid}", disk.path));
+    let outcome =
+        strike.hits(Some(&disk.host), || format!("{} is gone for good, with disk {uuid}", disk.path));
     let capacity_bytes = ailments::capacity_bytes(cluster, &disk);
     lock(&cluster.nemesis.lost).disks.insert((disk.node, disk.path.clone()), capacity_bytes);
     take_away(&disk);
@@ -54,7 +55,8 @@ pub(super) async fn node(strike: &Strike<'_>) -> Outcome {
     if let Err(reason) = view.lose(cluster, &uuids) {
         return Outcome::Refused(reason);
     }
-    let outcome = strike.hits(Some(node.process.host()), || format!("gone for good, with {} disks", disks.len()));
+    let outcome =
+        strike.hits(Some(node.process.host()), || format!("gone for good, with {} disks", disks.len()));
     give_up(cluster, &node);
     if strike.draws.chance(REPLACED_PPM) {
         let id = node.id;
@@ -88,11 +90,15 @@ fn take_away(disk: &DiskAt) {
 
 /// An operator puts a new empty disk in the place of one that is lost, and restarts the node.
 pub(super) fn replace_disk(cluster: &Arc<Cluster>, node: NodeId, path: &str) {
-    let Some(capacity_bytes) = lock(&cluster.nemesis.lost).disks.remove(&(node, path.to_owned())) else { return };
+    let Some(capacity_bytes) = lock(&cluster.nemesis.lost).disks.remove(&(node, path.to_owned())) else {
+        return;
+    };
     let Some(node) = cluster.nodes().into_iter().find(|other| other.id == node) else { return };
     let host = node.process.host();
     let numbers = [u64::from(node.id.0), capacity_bytes];
-    cluster.world.event(Some(host.id()), "replaced-disk", &numbers, || format!("{path}, {capacity_bytes} bytes"));
+    cluster
+        .world
+        .event(Some(host.id()), "replaced-disk", &numbers, || format!("{path}, {capacity_bytes} bytes"));
     cluster.world.probe("a lost disk was replaced");
     host.insert_disk(path, capacity_bytes);
     ailments::weather(cluster);

@@ -90,11 +90,7 @@ pub(super) fn lost(strike: &Strike<'_>) -> Outcome {
 
 /// May one of so many voters lose its store?
 fn may_lose_store(voters: usize) -> Result<(), String> {
-    if voters >= VOTERS_MIN {
-        Ok(())
-    } else {
-        Err(format!("of {voters} voters no store may be lost"))
-    }
+    if voters >= VOTERS_MIN { Ok(()) } else { Err(format!("of {voters} voters no store may be lost")) }
 }
 
 /// Who votes, as far as the operators have brought it.
@@ -117,8 +113,11 @@ pub(super) fn choose(strike: &Strike<'_>) -> Result<Arc<MetaHost>, Outcome> {
     }
     let mut metas = victims::metas(strike.cluster);
     // Nodes and clients that start again look for the cluster at the founders' addresses.
-    let stays = |meta: &Arc<MetaHost>| voters.iter().any(|other| *other != meta.id && membership.founders.contains(other));
-    metas.retain(|meta| voters.contains(&meta.id) && (stays(meta) || !membership.founders.contains(&meta.id)));
+    let stays = |meta: &Arc<MetaHost>| {
+        voters.iter().any(|other| *other != meta.id && membership.founders.contains(other))
+    };
+    metas
+        .retain(|meta| voters.contains(&meta.id) && (stays(meta) || !membership.founders.contains(&meta.id)));
     strike.pick(&metas).ok_or_else(|| Outcome::Refused("the last founder stays".to_owned()))
 }
 
@@ -155,7 +154,8 @@ async fn add(cluster: &Arc<Cluster>) {
 
 async fn remove(cluster: &Arc<Cluster>, old: &MetaHost) {
     let id = old.id;
-    insist(cluster, &format!("removes meta-{id}"), |admin| async move { admin.remove_member(id).await }).await;
+    insist(cluster, &format!("removes meta-{id}"), |admin| async move { admin.remove_member(id).await })
+        .await;
     lock(&cluster.nemesis.membership).voters.remove(&id);
     give_away(cluster, old);
 }

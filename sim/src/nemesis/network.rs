@@ -53,7 +53,8 @@ pub(super) fn slow_links(strike: &Strike<'_>) -> Outcome {
     let extra_us = strike.draws.skewed(1_000, 3_000_000);
     let both = strike.draws.chance(700_000);
     let lasting = strike.lasting(CUT_MS_MIN, CUT_MS_MAX);
-    let outcome = strike.hits(Some(&one), || format!("{extra_us} us further away for {lasting:?}, both ways: {both}"));
+    let outcome =
+        strike.hits(Some(&one), || format!("{extra_us} us further away for {lasting:?}, both ways: {both}"));
     let others: Vec<Host> = everybody.into_iter().filter(|host| host.id() != one.id()).collect();
     strike.ail(links(&[one], &others, both, Link::Slow { extra_us }), lasting);
     outcome
@@ -75,7 +76,8 @@ pub(super) fn break_connections(strike: &Strike<'_>) -> Outcome {
 pub(super) fn latency_spikes(strike: &Strike<'_>) -> Outcome {
     let (ppm, us_max) = (strike.ppm(1_000, 300_000), strike.draws.skewed(10_000, 5_000_000));
     let lasting = strike.lasting(CUT_MS_MIN, CUT_MS_MAX);
-    let outcome = strike.hits(None, || format!("{ppm} ppm of all messages up to {us_max} us late for {lasting:?}"));
+    let outcome =
+        strike.hits(None, || format!("{ppm} ppm of all messages up to {us_max} us late for {lasting:?}"));
     strike.ail(vec![Ailment::Spikes { ppm, us_max }], lasting);
     outcome
 }

@@ -68,7 +68,8 @@ pub(super) fn restart(strike: &Strike<'_>) -> Outcome {
 
 /// A client's process dies, with all that it was about to do.
 pub(super) fn client_vanishes(strike: &Strike<'_>) -> Outcome {
-    let clients: Vec<_> = strike.cluster.clients().into_iter().filter(|client| client.host().is_alive()).collect();
+    let clients: Vec<_> =
+        strike.cluster.clients().into_iter().filter(|client| client.host().is_alive()).collect();
     let Some(client) = strike.pick(&clients) else { return Outcome::Nobody };
     let rest = strike.lasting(100, REST_MS_MAX);
     let outcome = strike.hits(Some(client.host()), || format!("vanishes, for {rest:?}"));

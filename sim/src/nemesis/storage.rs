@@ -42,7 +42,8 @@ pub(super) fn errors(strike: &Strike<'_>) -> Outcome {
         ..Trouble::default()
     };
     let Some(disk) = strike.pick(&victims::disks(strike.cluster)) else { return Outcome::Nobody };
-    let lasting = lasts(strike, &disk, &format!("fails: {trouble:?}"), Ailment::Disk { disk: disk.clone(), trouble });
+    let lasting =
+        lasts(strike, &disk, &format!("fails: {trouble:?}"), Ailment::Disk { disk: disk.clone(), trouble });
     restart_after(strike, &disk, lasting);
     Outcome::Struck
 }

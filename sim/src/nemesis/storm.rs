@@ -83,7 +83,11 @@ mod tests {
             let alone = schedule(&root, &faults(&[class]), storm);
             let among: Vec<Planned> = all.iter().filter(|planned| planned.class == class).cloned().collect();
             assert_eq!(alone, among, "{class}");
-            assert!((700..1_300).contains(&alone.len()), "{class} strikes {} times, expected about 1000", alone.len());
+            assert!(
+                (700..1_300).contains(&alone.len()),
+                "{class} strikes {} times, expected about 1000",
+                alone.len()
+            );
         }
     }
 }

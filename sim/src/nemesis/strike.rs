@@ -44,7 +44,9 @@ pub(super) async fn strike(strike: &Strike<'_>) {
         Outcome::Refused(reason) => {
             strike.cluster.nemesis.count_refusal(strike.class);
             let numbers = [strike.number, strike.class.number()];
-            world.event(None, "fault-refused", &numbers, || format!("{} {}: {reason}", strike.number, strike.class));
+            world.event(None, "fault-refused", &numbers, || {
+                format!("{} {}: {reason}", strike.number, strike.class)
+            });
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use placement::{ClusterMap, Group, Health, Legalize, SlotState, apply_move, legalize, relocate, slot_rebuilt};
+use placement::{
+    ClusterMap, Group, Health, Legalize, SlotState, apply_move, legalize, relocate, slot_rebuilt,
+};
 use proto::{DiskId, SlotIndex};
 
 /// Does the metadata service take so many lost disks in use, besides `up` others, for an outage, and
@@ -11,14 +13,20 @@ pub(super) fn is_held_back(down: usize, up: usize, share_max_percent: u8) -> boo
     down.saturating_mul(100) > down.saturating_add(up).saturating_mul(share_max_percent.into())
 }
 
+/// How many of the disks `dead` have slots, or may still get some, since nobody has noticed yet.
+pub(super) fn down_in_use(map: &ClusterMap, dead: &BTreeSet<DiskId>) -> usize {
+    let in_use =
+        |disk: &&DiskId| map.groups_on(**disk).next().is_some() || map.disk_health(**disk) != Health::Down;
+    dead.iter().filter(in_use).count()
+}
+
 /// Will every group come to legal places when the disks `dead` stay away, and all others serve?
 pub(super) fn settles(map: &ClusterMap, dead: &BTreeSet<DiskId>, share_max_percent: u8) -> bool {
-    let Some(mut map) = healed(map, dead) else { return false };
-    let down = dead.iter().filter(|disk| map.groups_on(**disk).next().is_some()).count();
     let up = map.disks().len().saturating_sub(dead.len());
-    if is_held_back(down, up, share_max_percent) {
+    if is_held_back(down_in_use(map, dead), up, share_max_percent) {
         return false;
     }
+    let Some(mut map) = healed(map, dead) else { return false };
     let groups: Vec<Group> = map.groups().values().cloned().collect();
     groups.into_iter().all(|group| settle_group(&mut map, group).is_some())
 }
@@ -145,7 +153,9 @@ mod tests {
     /// The share is the one of the metadata service: of all disks but the lost ones that nobody uses.
     #[test]
     fn the_share_that_is_held_back() {
-        for (down, up, expected) in [(0, 0, false), (0, 9, false), (1, 3, false), (1, 2, true), (2, 6, false), (2, 5, true)] {
+        for (down, up, expected) in
+            [(0, 0, false), (0, 9, false), (1, 3, false), (1, 2, true), (2, 6, false), (2, 5, true)]
+        {
             assert_eq!(is_held_back(down, up, 25), expected, "{down} down, {up} up");
         }
     }

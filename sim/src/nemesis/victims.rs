@@ -88,5 +88,9 @@ pub(super) fn leader(cluster: &Cluster) -> Option<Arc<MetaHost>> {
         let standing = meta.server()?.standing()?;
         standing.leads.then_some(standing.term)
     };
-    metas(cluster).into_iter().filter_map(|meta| Some((term(&meta)?, meta))).max_by_key(|(term, _)| *term).map(|(_, meta)| meta)
+    metas(cluster)
+        .into_iter()
+        .filter_map(|meta| Some((term(&meta)?, meta)))
+        .max_by_key(|(term, _)| *term)
+        .map(|(_, meta)| meta)
 }

@@ -26,7 +26,7 @@ fn acknowledged_writes_survive_a_crash() {
         let stores = MemoryKvs::new();
         let mut log = open(&stores).await;
         log.blocking_append([entry(0, 10), entry(1, 10)]).await.expect("append");
-        let vote = Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: false };
+        let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: false };
         log.save_vote(&vote).await.expect("vote");
         let mut again = open(&stores.crashed()).await;
         assert_eq!(again.get_log_state().await.expect("state").last_log_id, Some(log_id(1, 1)));
@@ -92,7 +92,7 @@ fn failing_disk_acknowledges_nothing() {
         log.blocking_append([entry(0, 1)]).await.expect("append");
         stores.set_failing("raft", true);
         assert!(log.blocking_append([entry(1, 1)]).await.is_err());
-        let vote = Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: false };
+        let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: false };
         assert!(log.save_vote(&vote).await.is_err());
         assert!(log.try_get_log_entries(..).await.is_err());
     });

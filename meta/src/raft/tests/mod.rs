@@ -9,10 +9,10 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use proto::wire;
 
-use super::types::{Entry, LeaderId, LogId, Proposal};
+use super::types::{CommittedLeaderId, Entry, LogId, Proposal};
 
 fn log_id(term: u64, index: u64) -> LogId {
-    LogId { leader_id: LeaderId { term, node_id: 1 }, index }
+    LogId { leader_id: CommittedLeaderId::new(term), index }
 }
 
 fn entry(index: u64, bytes: usize) -> Entry {
