@@ -269,6 +269,10 @@ impl From<Error> for DeleteError {
             Error::Refused(failure) if failure.code == ErrorCode::PreconditionFailed => {
                 Self::PreconditionFailed(failure)
             }
+            // An earlier attempt may have been carried out, and its outcome forgotten since.
+            Error::Refused(failure) if failure.code == ErrorCode::CommandExpired => {
+                Self::Unknown(CallError::Failed(failure))
+            }
             Error::Unavailable(error) => Self::Unknown(error),
             other => Self::Service(other),
         }

@@ -296,9 +296,11 @@ fn commit_error(error: Error) -> PutError {
         Error::Refused(failure) if failure.code == ErrorCode::PreconditionFailed => {
             PutError::PreconditionFailed(failure)
         }
-        Error::Unavailable(CallError::Failed(failure)) if failure.remedy() != Remedy::Retry => {
-            PutError::Service(Error::Refused(failure))
+        // An earlier attempt may have been carried out, and its outcome forgotten since.
+        Error::Refused(failure) if failure.code == ErrorCode::CommandExpired => {
+            PutError::Unknown(CallError::Failed(failure))
         }
+        // Whatever the last attempt says, an earlier one may have been carried out.
         Error::Unavailable(error) => PutError::Unknown(error),
         other => PutError::Service(other),
     }
@@ -341,7 +343,9 @@ mod tests {
     fn commit_errors_are_told_apart() {
         let refused = |code| commit_error(CallError::from(Failure::new(code, "x")).into());
         assert!(matches!(refused(ErrorCode::PreconditionFailed), PutError::PreconditionFailed(_)));
-        assert!(matches!(refused(ErrorCode::Unavailable), PutError::Unknown(_)));
+        for code in [ErrorCode::Unavailable, ErrorCode::NotLeader, ErrorCode::CommandExpired] {
+            assert!(matches!(refused(code), PutError::Unknown(_)), "{}", code.name());
+        }
         assert!(matches!(refused(ErrorCode::NoSuchBucket), PutError::Service(Error::Refused(_))));
         let silent = CallError::TimedOut { address: "a".into(), call: "x", after: Duration::ZERO };
         assert!(matches!(commit_error(silent.into()), PutError::Unknown(_)));

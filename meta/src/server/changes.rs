@@ -8,7 +8,8 @@ use proto::wire::outcome::Outcome;
 use proto::wire::response::Result as Reply;
 use proto::{ErrorCode, Failure, wire};
 
-use super::service::{Shared, refused};
+use super::service::Shared;
+use crate::state::refused;
 
 impl<E: Env> Shared<E> {
     /// Proposes what a request asks for, and answers what came of it.

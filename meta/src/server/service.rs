@@ -238,13 +238,3 @@ pub(super) fn failed(error: crate::state::Error) -> Failure {
         }
     }
 }
-
-/// A refusal that was decided when the command was applied.
-pub(super) fn refused(failure: wire::OutcomeFailure) -> Failure {
-    Failure::from_wire(wire::Failure {
-        code: failure.code,
-        message: failure.message,
-        epoch: failure.epoch,
-        ..Default::default()
-    })
-}

@@ -69,11 +69,19 @@ impl Machine {
             return repeated(&action, stored);
         }
         check_age(id, tx.now)?;
-        let answer = self.act(tx, action)?;
-        let outcome = Some(wire::Outcome { outcome: Some(answer.clone()) });
-        tx.put(t::COMMANDS, t::command_key(id), &wire::CommandRow { outcome });
+        let answer = self.act(tx, action);
+        let outcome = match &answer {
+            Ok(answer) => wire::Outcome { outcome: Some(answer.clone()) },
+            // The caller takes it for the end of the command: an earlier attempt that comes late must not
+            // find the condition true.
+            Err(Error::Refused(failure)) if failure.code == ErrorCode::PreconditionFailed => {
+                refusal(failure.clone())
+            }
+            Err(_) => return answer,
+        };
+        tx.put(t::COMMANDS, t::command_key(id), &wire::CommandRow { outcome: Some(outcome) });
         self.oldest_command = Some(self.oldest_command.map_or(id, |oldest| oldest.min(id)));
-        Ok(answer)
+        answer
     }
 
     fn act<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, action: Action) -> Result<Answer, Error> {
@@ -140,6 +148,9 @@ fn repeated(action: &Action, stored: wire::CommandRow) -> Result<Answer, Error> 
         (Action::DeleteObject(_), Some(Answer::DeleteObject(reply))) => {
             Ok(Answer::DeleteObject(wire::DeleteObjectReply { repeated: true, ..reply }))
         }
+        (Action::CommitObject(_) | Action::DeleteObject(_), Some(Answer::Failure(failure))) => {
+            Err(Error::Refused(refused(failure)))
+        }
         (Action::CreateTenant(_), Some(answer @ Answer::CreateTenant(_)))
         | (Action::CreateBucket(_), Some(answer @ Answer::CreateBucket(_)))
         | (Action::CreateProfile(_), Some(answer @ Answer::CreateProfile(_))) => Ok(answer),
@@ -147,6 +158,16 @@ fn repeated(action: &Action, stored: wire::CommandRow) -> Result<Answer, Error> 
             "another command was carried out under this command id: make a new id for each command",
         )),
     }
+}
+
+/// A refusal as it comes from the log or from its row.
+pub(crate) fn refused(failure: wire::OutcomeFailure) -> Failure {
+    Failure::from_wire(wire::Failure {
+        code: failure.code,
+        message: failure.message,
+        epoch: failure.epoch,
+        ..Default::default()
+    })
 }
 
 /// A refusal as it goes to the proposer.

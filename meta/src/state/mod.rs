@@ -63,6 +63,7 @@ pub use pending::{Overlay, Pending};
 pub use profiles::SUBSTITUTES_MAX;
 pub use report::REPORT_ITEMS_MAX;
 
+pub(crate) use apply::refused;
 pub(crate) use moves::leftover_disks;
 pub(crate) use register::shortened;
 

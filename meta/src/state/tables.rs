@@ -129,7 +129,11 @@ pub(crate) fn number_of(key: &[u8]) -> Result<u32, StorageError> {
         .ok_or_else(|| corrupt(format!("a key has {} bytes, expected {NUMBER_BYTES} or more", key.len())))
 }
 
-/// Group and extent of a key.
+/// Group and extent of a key of `extents`, `incomplete` or `garbage`.
+///
+/// # Errors
+///
+/// `Corrupt` when it is none.
 pub fn extent_of(key: &[u8]) -> Result<(GroupId, ExtentId), StorageError> {
     let extent = key.get(NUMBER_BYTES..EXTENT_KEY_BYTES).filter(|_| key.len() == EXTENT_KEY_BYTES);
     let extent = extent.and_then(|extent| ExtentId::from_wire(extent).ok());

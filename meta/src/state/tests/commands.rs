@@ -275,6 +275,30 @@ fn outcomes_are_dropped_in_time() {
     cluster.verify();
 }
 
+/// A condition that did not hold stays so for the command, however late another attempt of it comes.
+#[test]
+fn refused_conditions_are_final() {
+    use wire::precondition::Condition;
+    let mut cluster = Cluster::with_racks(3);
+    let first = cluster.inline("k", b"abc");
+    cluster.commit(first);
+    let if_absent = Some(wire::Precondition { condition: Some(Condition::IfAbsent(true)) });
+    let put = wire::CommitObject { precondition: if_absent, ..cluster.inline("k", b"def") };
+    cluster.refused(Action::CommitObject(put.clone()), ErrorCode::PreconditionFailed, "expected no object");
+    let delete = wire::DeleteObject {
+        tenant: "t".into(),
+        bucket: "b".into(),
+        key: Bytes::from_static(b"k"),
+        command_id: cluster.command_id(),
+        precondition: None,
+    };
+    cluster.done(Action::DeleteObject(delete));
+    let late = cluster.apply(Action::CommitObject(put));
+    let Answer::Failure(failure) = late else { panic!("{late:?}") };
+    assert_eq!(failure.code, ErrorCode::PreconditionFailed.number());
+    cluster.verify();
+}
+
 /// Conditions hold or are refused with both versions; deletes of nothing succeed.
 #[test]
 fn preconditions() {
