@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use env::{KvRead, StorageError};
-use placement::{Group, Health, Legalize, Move, Profile, SlotState, legalize};
+use placement::{Group, Health, Legalize, Move, SlotState, legalize};
 use proto::{DiskId, GroupId, Timestamp, wire};
 use wire::command::Action;
 
@@ -107,8 +107,7 @@ fn next_move(
         return Ok(None);
     }
     // Off a disk that is down nothing can be copied.
-    let k = machine.map().profiles().get(&group.profile).map_or(usize::MAX, Profile::k);
-    if machine.map().disk_health(to.from) == Health::Down && !can_be_made(machine, group, k) {
+    if machine.map().disk_health(to.from) == Health::Down && !can_be_made(machine, kv, group)? {
         return Ok(None);
     }
     Ok(Some(move_slot(group, to)))

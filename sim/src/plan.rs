@@ -247,6 +247,9 @@ impl ProfilePlan {
     }
 }
 
+/// Nodes of a rack.
+const NODES_MAX: u64 = 4;
+
 /// Racks, nodes and disks in which the profile finds its places, with a little more or a lot.
 fn draw_racks(stream: &Stream, profile: &ProfilePlan) -> Vec<Vec<NodePlan>> {
     let (slots, m) = (u64::from(profile.k + profile.m), u64::from(profile.m));
@@ -257,9 +260,9 @@ fn draw_racks(stream: &Stream, profile: &ProfilePlan) -> Vec<Vec<NodePlan>> {
         _ => (stream.between(1, 3), 1),
     };
     let node_domains = if profile.domain == "node" { domains.max(slots.min(5)) + stream.below(2) } else { 0 };
-    let nodes_min = nodes_min.max(node_domains.div_ceil(racks)).max(1);
+    let nodes_min = nodes_min.max(node_domains.div_ceil(racks)).clamp(1, NODES_MAX);
     let rack = |_| {
-        let nodes = (nodes_min + stream.below(2)).min(4);
+        let nodes = (nodes_min + stream.below(2)).min(NODES_MAX);
         // Enough disks for all slots even if no other rack has more nodes than it must.
         let disks_min = slots.div_ceil(racks * nodes_min) + u64::from(profile.domain == "disk");
         (0..nodes).map(|_| NodePlan::draw(stream, disks_min)).collect()

@@ -83,6 +83,7 @@ async fn phases(cluster: Arc<Cluster>, options: RunOptions) {
     world.event(None, "phase", &[3], || "calm".to_owned());
     nemesis::calm(&cluster).await;
     load.end(&cluster).await;
+    nemesis::leap(&cluster);
     world.event(None, "phase", &[4], || "healing".to_owned());
     checkers::healing(&cluster, HEALING_LIMIT).await;
     world.event(None, "phase", &[5], || "audit".to_owned());

@@ -23,7 +23,7 @@ use env::{Clock, Elapsed, Env};
 use futures_util::stream::{FusedStream, Stream, StreamExt, unfold};
 use proto::limits::{INLINE_BYTES_MAX, SLOTS_MAX};
 use proto::{
-    BucketName, CommandId, Epoch, ErrorCode, Failure, GroupId, InvalidInput, ObjectKey, Remedy, TenantName,
+    BucketName, CommandId, Epoch, ErrorCode, Failure, GroupId, InvalidInput, ObjectKey, TenantName,
     TenantTag, Timestamp, Version, wire,
 };
 

@@ -1,7 +1,7 @@
 //! Disks that stay away: their slots go to other disks.
 //!
 //! A slot whose disk is gone is made again from the others, so it moves only while that can succeed: while
-//! every extent of the group has `k` shards in reach. Of a group with less, the disks that are away may
+//! every extent of the group, if it has any, has `k` shards in reach. Of a group with less, the disks that are away may
 //! hold the last shards; the slot waits for them and stays what it was.
 //!
 //! What an abandoned disk keeps is in the garbage table. It drops that once it is back and the slot is
@@ -10,11 +10,11 @@
 
 use std::collections::BTreeSet;
 
-use env::{KvRead, StorageError};
+use env::{KvRead, Order, StorageError};
 use placement::{Group, Health, Slot, relocate_except, tolerance};
 use proto::{DiskId, GroupId, SlotIndex, wire};
 
-use crate::state::{Machine, leftover_disks, take};
+use crate::state::{Machine, leftover_disks, tables, take};
 
 /// Slots that one round looks at.
 const SLOTS_MAX: usize = 1024;
@@ -45,8 +45,10 @@ impl Replacer {
     ) -> Result<Vec<wire::MoveSlot>, StorageError> {
         let mut moves: Vec<wire::MoveSlot> = Vec::new();
         let pairs = self.look_at(machine, out);
-        let mut candidates: Vec<Candidate<'_>> =
-            pairs.iter().filter_map(|(disk, group)| candidate(machine, out, *disk, *group)).collect();
+        let mut candidates: Vec<Candidate<'_>> = Vec::new();
+        for (disk, group) in &pairs {
+            candidates.extend(candidate(machine, kv, out, *disk, *group)?);
+        }
         candidates.sort_by_key(|candidate| (candidate.tolerated, candidate.group.id, candidate.slot));
         for Candidate { group, slot, .. } in candidates {
             if moves.len() >= room {
@@ -78,35 +80,45 @@ impl Replacer {
 
 fn candidate<'a>(
     machine: &'a Machine,
+    kv: &impl KvRead,
     out: &BTreeSet<DiskId>,
     disk: DiskId,
     group: GroupId,
-) -> Option<Candidate<'a>> {
+) -> Result<Option<Candidate<'a>>, StorageError> {
     let map = machine.map();
-    let group = map.groups().get(&group)?;
-    let profile = map.profiles().get(&group.profile)?;
-    let place = group.slots.iter().position(|slot| slot.disk == disk)?;
-    let slot = SlotIndex(u8::try_from(place).ok()?);
-    let may_go = match group.slots.get(place).and_then(Slot::source) {
+    let Some(group) = map.groups().get(&group) else { return Ok(None) };
+    let Some(profile) = map.profiles().get(&group.profile) else { return Ok(None) };
+    let place = group.slots.iter().position(|slot| slot.disk == disk);
+    let Some(slot) = place.and_then(|place| u8::try_from(place).ok()).map(SlotIndex) else { return Ok(None) };
+    let may_go = match group.slot(slot).ok().and_then(Slot::source) {
         // Back to where the older shards are.
         Some(source) if map.disk_health(source) != Health::Down => true,
         // Has them too, and may be back soon.
         Some(source) if !out.contains(&source) => false,
-        _ => can_be_made(machine, group, profile.k()),
+        _ => can_be_made(machine, kv, group)?,
     };
     let left = tolerance(map, profile, &group.slots, 0);
-    may_go.then_some(Candidate { group, slot, tolerated: (left.disks, left.nodes, left.racks) })
+    Ok(may_go.then_some(Candidate { group, slot, tolerated: (left.disks, left.nodes, left.racks) }))
 }
 
 /// Are `k` shards of each extent in reach, on disks that are not down? A slot that some extent misses counts
-/// for none.
-pub(super) fn can_be_made(machine: &Machine, group: &Group, k: usize) -> bool {
+/// for none; a group without an extent has nothing to make.
+pub(super) fn can_be_made(
+    machine: &Machine,
+    kv: &impl KvRead,
+    group: &Group,
+) -> Result<bool, StorageError> {
+    let Some(profile) = machine.map().profiles().get(&group.profile) else { return Ok(false) };
     let readable = take::readable(machine, group);
     let whole = group.slots.iter().enumerate().filter(|(place, slot)| {
         readable.checked_shr(u32::try_from(*place).unwrap_or(u32::MAX)).is_some_and(|bits| bits & 1 == 1)
             && !machine.work().misses(slot.disk, group.id)
     });
-    whole.count() >= k
+    if whole.count() >= profile.k() {
+        return Ok(true);
+    }
+    let any = kv.scan(tables::EXTENTS, &tables::rows_of(group.id.0), Order::Ascending, 1)?;
+    Ok(any.is_empty())
 }
 
 fn replacement(

@@ -15,6 +15,9 @@ pub(super) const NAME: &str = "convergence";
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// Time to heal where more was lost than the promises cover.
+const BEYOND_LIMIT: Duration = Duration::from_secs(180);
+
 /// Waits until nothing is amiss, for so long at most.
 pub async fn healing(cluster: &Arc<Cluster>, limit: Duration) {
     let began = cluster.world.now();
@@ -27,6 +30,11 @@ pub async fn healing(cluster: &Arc<Cluster>, limit: Duration) {
             }
             Err(amiss) => amiss,
         };
+        if cluster.plan.beyond && cluster.world.now() - began > BEYOND_LIMIT {
+            // What cannot be decoded any more cannot heal; what can be is read later.
+            cluster.world.probe("a cluster beyond its promises did not become whole");
+            return;
+        }
         if cluster.world.now() - began > limit {
             let text = format!("{} s after the last fault: {amiss}", limit.as_secs());
             cluster.findings.report(&cluster.world, Kind::Liveness, NAME, text);
@@ -75,7 +83,9 @@ fn state_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), Strin
     let here = |disk| machine.map().disk_health(disk) != placement::Health::Down;
     let on_dead = machine.map().groups().values().find(|group| group.disks().any(|disk| !here(disk)));
     if let Some(group) = on_dead {
-        return Err(format!("group {} has a slot on a disk that is down", group.id));
+        let stays = group.slots.iter().position(|slot| !here(slot.disk)).and_then(|place| u8::try_from(place).ok());
+        let moves = stays.map(|place| placement::relocate(machine.map(), group, proto::SlotIndex(place)));
+        return Err(format!("group {} has a slot on a disk that is down; it could move: {moves:?}; {group:?}", group.id));
     }
     garbage_amiss(latest)
 }

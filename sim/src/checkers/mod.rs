@@ -96,7 +96,6 @@ pub fn watch(cluster: &Arc<Cluster>) -> Watch {
 struct Watchers {
     epochs: epochs::Epochs,
     raft: raft::Raft,
-    promised: promised::Promised,
     receipts: receipts::Receipts,
 }
 
@@ -110,7 +109,7 @@ impl Watchers {
         placement::check(cluster, latest);
         self.receipts.check(cluster, latest, &self.epochs);
         let disks = oracle::disks(cluster).await;
-        self.promised.check(cluster, latest, &disks);
+        promised::check(cluster, latest, &disks);
     }
 }
 
@@ -124,7 +123,7 @@ pub async fn audit(cluster: &Arc<Cluster>) {
     if let Some(latest) = all.first() {
         placement::check(cluster, latest);
         let disks = oracle::disks(cluster).await;
-        promised::Promised::default().check(cluster, latest, &disks);
+        promised::check(cluster, latest, &disks);
         space::check(cluster, latest, &disks);
     }
     durability::withstand(cluster).await;

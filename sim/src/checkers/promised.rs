@@ -4,7 +4,7 @@
 //! under a stale epoch, dropped too early, or reported as made and not made, shows here at once, long
 //! before enough of them are gone for data to be lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::{DiskId, DiskUuid, ShardName, SlotIndex, StripeIndex};
@@ -18,33 +18,26 @@ use crate::verdict::Kind;
 pub(super) const NAME: &str = "promised shards";
 
 /// For so long after the power failed under a metadata server, what the others know may be older than
-/// what it had told.
+/// what it had told: nothing is judged then.
 const DOUBT: Duration = Duration::from_secs(15);
 /// Missing shards that a report names.
 const NAMED: usize = 5;
 
-/// What was amiss at the last sample.
-#[derive(Default)]
-pub(super) struct Promised {
-    amiss: BTreeSet<(DiskUuid, ShardName)>,
-}
-
-impl Promised {
-    /// Compares all extents with all disks.
-    pub(super) fn check(&mut self, cluster: &Cluster, latest: &Metadata, disks: &Disks) {
-        let missing = missing(cluster, latest, disks);
-        let doubtful = cluster.meta_lost_power_within(DOUBT);
-        let seen_before = std::mem::replace(&mut self.amiss, missing.keys().copied().collect());
-        let broken: Vec<String> = missing
-            .iter()
-            .filter(|(key, _)| !doubtful || seen_before.contains(key))
-            .take(NAMED)
-            .map(|((_, shard), disk)| format!("{shard} on disk {disk}"))
-            .collect();
-        if !broken.is_empty() {
-            let text = format!("promised by the metadata at entry {}, and not there whole: {}", latest.applied, broken.join(", "));
-            cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
-        }
+/// Compares all extents with all disks.
+pub(super) fn check(cluster: &Cluster, latest: &Metadata, disks: &Disks) {
+    if cluster.meta_lost_power_within(DOUBT) {
+        return;
+    }
+    let missing = missing(cluster, latest, disks);
+    let named = missing.iter().take(NAMED).map(|((_, shard), disk)| format!("{shard} on disk {disk}"));
+    let named: Vec<String> = named.collect();
+    if !named.is_empty() {
+        let text = format!(
+            "promised by the metadata at entry {}, and not there whole: {}",
+            latest.applied,
+            named.join(", ")
+        );
+        cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
     }
 }
 

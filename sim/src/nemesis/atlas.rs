@@ -27,9 +27,9 @@
 //!
 //! **Topology.** What is lost can be replaced in its place, by an operator in the storm or in the calm; so
 //! legal places exist again in the end. But while a large share of all disks is down, the metadata service
-//! takes it for an outage and moves nothing: of disks that have slots, or may still get some, no more may be
-//! lost than stays below that share once everything lost has been replaced. Where that was not enough,
-//! since slots came to a lost disk before anybody had noticed, operators add nodes in the calm.
+//! takes it for an outage and moves nothing: of all disks that ever were, no more may be lost than stays
+//! below that share once everything lost has been replaced. The service forgets lost disks that have no
+//! slots; they count here all the same, since slots may still come to one that nobody has missed yet.
 //!
 //! **Metadata servers** are looked after in [`super::metas`].
 //!
@@ -284,10 +284,10 @@ impl View {
     fn check_share(&self, cluster: &Cluster, lost: &BTreeSet<DiskUuid>) -> Result<(), String> {
         let map = self.metadata.machine.map();
         let is_down = |uuid: &DiskUuid| lost.contains(uuid) || !self.disks.by_uuid.contains_key(uuid);
-        let dead = map.disks().values().filter(|disk| is_down(&disk.uuid)).map(|disk| disk.id).collect();
-        let (down, places) = (topology::down_in_use(map, &dead), places(cluster));
+        let down = map.disks().values().filter(|disk| is_down(&disk.uuid)).count();
+        let places = places(cluster);
         if topology::is_held_back(down, places, out_share_max_percent()) {
-            return Err(format!("{down} lost disks in use besides {places}: nobody would move their slots"));
+            return Err(format!("{down} lost disks besides {places}: nobody would move their slots"));
         }
         Ok(())
     }

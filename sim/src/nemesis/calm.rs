@@ -55,24 +55,21 @@ pub async fn calm(cluster: &Arc<Cluster>) {
         process.want(true);
     }
     replace_what_is_needed(cluster).await;
-    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| {
-        everything(cluster).iter().all(|process| process.host().is_alive())
-    })
-    .await;
+    wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
     wait(cluster, OPERATORS_LIMIT, "commands of operators do not succeed", idle).await;
     restart_nodes_with_broken_disks(cluster).await;
-    leap(cluster);
-    wait(cluster, BOOT_LIMIT, "machines are not up", |cluster| {
-        everything(cluster).iter().all(|process| process.host().is_alive())
-    })
-    .await;
+    wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
 }
 
 /// All processes that should run.
 fn everything(cluster: &Cluster) -> Vec<Process> {
     let clients = cluster.clients().into_iter().filter(Process::is_wanted);
     victims::servers(cluster).into_iter().chain(clients).collect()
+}
+
+fn all_are_up(cluster: &Cluster) -> bool {
+    everything(cluster).iter().all(|process| process.host().is_alive())
 }
 
 async fn wait(cluster: &Cluster, limit: Duration, what: &str, done: impl Fn(&Cluster) -> bool) {
@@ -99,14 +96,14 @@ async fn replace_what_is_needed(cluster: &Arc<Cluster>) {
         (lost.disks.clone(), lost.nodes.clone())
     };
     for ((node, path), bytes) in disks {
-        if settles(&map, &dead, out_share_max_percent()) {
+        if is_enough(cluster, &map, &dead) {
             return;
         }
         replace_disk(cluster, node, &path);
         put_disk(&mut map, node, bytes);
     }
     for (node, (_, disks)) in nodes {
-        if settles(&map, &dead, out_share_max_percent()) {
+        if is_enough(cluster, &map, &dead) {
             return;
         }
         replace_node(cluster, node);
@@ -118,11 +115,15 @@ async fn replace_what_is_needed(cluster: &Arc<Cluster>) {
     add_what_is_needed(cluster, &mut map, &dead);
 }
 
+fn is_enough(cluster: &Cluster, map: &ClusterMap, dead: &BTreeSet<DiskId>) -> bool {
+    settles(map, dead, victims::disks(cluster).len(), out_share_max_percent())
+}
+
 /// Where so much was lost that replacing it does not make it a small share: more nodes, in all racks.
 fn add_what_is_needed(cluster: &Arc<Cluster>, map: &mut ClusterMap, dead: &BTreeSet<DiskId>) {
     let racks = victims::racks(cluster);
     for (number, rack) in racks.iter().cycle().take(NODES_ADDED_MAX).enumerate() {
-        if settles(map, dead, out_share_max_percent()) {
+        if is_enough(cluster, map, dead) {
             return;
         }
         let plan = NodePlan { disks: vec![DISK_BYTES; 2] };
@@ -187,8 +188,9 @@ async fn has_broken_disk(cluster: &Cluster, node: &NodeHost) -> bool {
 }
 
 /// All wall clocks leap to one time at which every grant is over: what was written and never committed
-/// can be proven to be nobody's. Jumps of before are overtaken, since cluster time does not go back.
-fn leap(cluster: &Cluster) {
+/// can be proven to be nobody's. Called when the load has ended, since what is written later has a later
+/// grant. Jumps of before are overtaken, as cluster time does not go back.
+pub fn leap(cluster: &Cluster) {
     let mut hosts: Vec<Host> = victims::everybody(cluster);
     hosts.push(cluster.operator_host().clone());
     let cluster_time =

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::Cluster;
 
-pub use calm::calm;
+pub use calm::{calm, leap};
 pub use class::{FaultClass, UnknownClass};
 pub use state::State;
 pub use storm::storm;

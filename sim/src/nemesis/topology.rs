@@ -13,17 +13,11 @@ pub(super) fn is_held_back(down: usize, up: usize, share_max_percent: u8) -> boo
     down.saturating_mul(100) > down.saturating_add(up).saturating_mul(share_max_percent.into())
 }
 
-/// How many of the disks `dead` have slots, or may still get some, since nobody has noticed yet.
-pub(super) fn down_in_use(map: &ClusterMap, dead: &BTreeSet<DiskId>) -> usize {
-    let in_use =
-        |disk: &&DiskId| map.groups_on(**disk).next().is_some() || map.disk_health(**disk) != Health::Down;
-    dead.iter().filter(in_use).count()
-}
-
-/// Will every group come to legal places when the disks `dead` stay away, and all others serve?
-pub(super) fn settles(map: &ClusterMap, dead: &BTreeSet<DiskId>, share_max_percent: u8) -> bool {
-    let up = map.disks().len().saturating_sub(dead.len());
-    if is_held_back(down_in_use(map, dead), up, share_max_percent) {
+/// Will every group come to legal places when the disks `dead` stay away, and all others serve? `up` disks
+/// serve then; those that have not registered yet are no place, and count. All dead ones count as being
+/// in use: slots may still come to one that nobody has missed yet.
+pub(super) fn settles(map: &ClusterMap, dead: &BTreeSet<DiskId>, up: usize, share_max_percent: u8) -> bool {
+    if is_held_back(dead.len(), up, share_max_percent) {
         return false;
     }
     let Some(mut map) = healed(map, dead) else { return false };
@@ -145,7 +139,8 @@ mod tests {
             (4, 4, &[1, 2, 3, 4, 5], false),
         ];
         for (racks, nodes, disks, expected) in table {
-            let settled = settles(&map(racks, nodes), &dead(disks), 25);
+            let (map, dead) = (map(racks, nodes), dead(disks));
+            let settled = settles(&map, &dead, map.disks().len() - dead.len(), 25);
             assert_eq!(settled, expected, "{racks} racks of {nodes}, without {disks:?}");
         }
     }

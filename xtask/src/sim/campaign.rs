@@ -24,7 +24,7 @@ pub(crate) struct Campaign {
     seeds: Seeds,
     /// What all cases have in common.
     like: Case,
-    keep_going: bool,
+    failures_max: usize,
     stop: Stop,
     progress: Progress,
     summary: Summary,
@@ -43,7 +43,8 @@ pub(crate) struct Outcome {
 }
 
 impl Campaign {
-    /// A campaign that has not begun. Each case is like `like`, with a seed of its own.
+    /// A campaign that has not begun. Each case is like `like`, with a seed of its own; it ends after
+    /// `failures_max` failures.
     ///
     /// # Errors
     ///
@@ -53,12 +54,12 @@ impl Campaign {
         seeds: Seeds,
         time: Option<Duration>,
         like: Case,
-        keep_going: bool,
+        failures_max: usize,
         stop: &Stop,
     ) -> anyhow::Result<Self> {
         let progress = Progress::new(name, seeds.length(), time)?;
         let (summary, failures) = (Summary::default(), Vec::new());
-        Ok(Self { seeds, like, keep_going, stop: stop.clone(), progress, summary, failures })
+        Ok(Self { seeds, like, failures_max, stop: stop.clone(), progress, summary, failures })
     }
 
     /// Runs all seeds.
@@ -97,7 +98,7 @@ impl Work for Campaign {
         if let Some(worst) = run.report.worst() {
             self.progress.say(&in_a_line(case.seed, worst));
             self.failures.push(run);
-            if !self.keep_going {
+            if self.failures.len() >= self.failures_max {
                 self.stop.halt();
             }
         }

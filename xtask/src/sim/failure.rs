@@ -1,6 +1,7 @@
 //! A broken promise, told to a person: what, where, what happened last, and how to see it again.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -82,8 +83,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "BROKEN: {} ({})", self.checker, self.kind)?;
         writeln!(f, "  promised: {}", self.promise)?;
-        let seconds = std::time::Duration::from_millis(self.at_ms).as_secs_f64();
-        writeln!(f, "  found:    {}, after {seconds:.3} s of virtual time", self.text)?;
+        writeln!(f, "  found:    {}", self.text)?;
+        if self.at_ms > 0 {
+            let seconds = Duration::from_millis(self.at_ms).as_secs_f64();
+            writeln!(f, "  after:    {seconds:.3} s of virtual time")?;
+        }
         if self.more > 0 {
             writeln!(f, "  and:      {} more findings in the same run", self.more)?;
         }
@@ -95,7 +99,7 @@ impl fmt::Display for Failure {
         )?;
         writeln!(f, "  commit:   {}", self.commit)?;
         if !self.last_events.is_empty() {
-            writeln!(f, "  the last events:")?;
+            writeln!(f, "  the last events, without heartbeats and arrivals of messages:")?;
         }
         for line in &self.last_events {
             writeln!(f, "    {}", shortened(line))?;

@@ -49,14 +49,20 @@ const TIME_LIMIT_S: u64 = 120;
 /// Without a selection, fresh seeds for a minute.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 when every promise was kept; 4 when data were lost or wrong; 3 when something did not end or
-heal; 101 when a process ended by a bug; the worst of all seeds, in this order. 1 when the command itself
+Exit status: 0 when every promise was kept; 4 when data were lost or wrong; 3 when something did not end or \
+heal; 101 when a process ended by a bug; the worst of all seeds, in this order. 1 when the command itself \
 failed, 2 when it was not understood, 130 after Ctrl-C.
 
 In a campaign, seeds that end in 9 go beyond what the promises cover.")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Goes on after the first failure.
+    #[arg(long)]
+    keep_going: bool,
+    /// Prints the summary as one line of JSON.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
@@ -65,12 +71,6 @@ pub(crate) struct Arguments {
     look: Look,
     #[command(flatten)]
     plants: Plants,
-    /// Goes on after the first failure.
-    #[arg(long)]
-    keep_going: bool,
-    /// Prints the summary as one line of JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     driving: Driving,
 }
@@ -268,7 +268,8 @@ fn campaign(arguments: &Arguments, program: &Program, jobs: usize) -> anyhow::Re
     };
     eprintln!("seeds from {first}, {jobs} at a time; commit {commit}");
     let like = arguments.change.case(first);
-    let campaign = Campaign::new("seeds", seeds, time, like, arguments.keep_going, program.stop())?;
+    let failures_max = if arguments.keep_going { usize::MAX } else { 1 };
+    let campaign = Campaign::new("seeds", seeds, time, like, failures_max, program.stop())?;
     campaign.run(program, jobs)?.report(program, &commit, arguments.json)
 }
 

@@ -31,7 +31,8 @@ pub(crate) struct Ended {
     pub(crate) took: Duration,
 }
 
-/// Runs `command` to its end, for `limit` at most, and shows each line of its standard output to `heed`.
+/// Runs `command` to its end, for `limit` at most, and shows each line of its standard output to `heed`,
+/// which says whether it is one to keep.
 ///
 /// # Errors
 ///
@@ -40,7 +41,7 @@ pub(crate) fn run(
     command: &mut Command,
     limit: Duration,
     stop: &Stop,
-    heed: &mut (dyn FnMut(&str) + Send),
+    heed: &mut (dyn FnMut(&str) -> bool + Send),
 ) -> anyhow::Result<Ended> {
     let name = command.get_program().to_string_lossy().into_owned();
     let began = Instant::now();
@@ -53,7 +54,7 @@ pub(crate) fn run(
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let lines = scope.spawn(move || last_lines(stdout, LINES_KEPT + 1, heed));
-        let errors = scope.spawn(move || last_lines(stderr, LINES_KEPT, &mut |_| {}));
+        let errors = scope.spawn(move || last_lines(stderr, LINES_KEPT, &mut |_| true));
         let (mut overdue, mut stopped) = (false, false);
         let status = loop {
             if let Some(status) = child.try_wait()? {
@@ -79,18 +80,24 @@ fn kill(child: &mut Child) -> anyhow::Result<ExitStatus> {
 }
 
 /// Reads to the end, or to the first failure: what has come by then counts.
-fn last_lines(from: Option<impl Read>, kept: usize, heed: &mut (dyn FnMut(&str) + Send)) -> VecDeque<String> {
+fn last_lines(
+    from: Option<impl Read>,
+    kept: usize,
+    heed: &mut (dyn FnMut(&str) -> bool + Send),
+) -> VecDeque<String> {
     let mut last = VecDeque::with_capacity(kept);
     let Some(from) = from else { return last };
     let (mut reader, mut bytes) = (BufReader::new(from), Vec::new());
     while reader.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
         let line = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned();
-        heed(&line);
+        bytes.clear();
+        if !heed(&line) {
+            continue;
+        }
         if last.len() == kept {
             last.pop_front();
         }
         last.push_back(line);
-        bytes.clear();
     }
     last
 }
@@ -101,11 +108,15 @@ mod tests {
 
     fn shell(script: &str, limit: Duration, stop: &Stop) -> (Ended, usize) {
         let mut seen = 0;
-        let ended = run(Command::new("sh").args(["-c", script]), limit, stop, &mut |_| seen += 1);
+        let mut heed = |line: &str| {
+            seen += 1;
+            line != "999"
+        };
+        let ended = run(Command::new("sh").args(["-c", script]), limit, stop, &mut heed);
         (ended.expect("run"), seen)
     }
 
-    /// The last lines are kept, all are shown, and the exit status comes through.
+    /// The last lines are kept but those that are not wanted, all are shown, and the exit status comes through.
     #[test]
     fn the_last_lines_are_kept() {
         let limit = Duration::from_secs(60);
@@ -115,6 +126,7 @@ mod tests {
             (ended.lines.len(), ended.lines.back().map(String::as_str)),
             (LINES_KEPT + 1, Some("1000"))
         );
+        assert_eq!(ended.lines.iter().rev().nth(1).map(String::as_str), Some("998"));
         assert_eq!(ended.errors, ["oh"]);
         assert!(!ended.overdue && !ended.stopped);
     }

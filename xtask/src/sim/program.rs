@@ -36,7 +36,7 @@ pub(crate) struct Run {
     pub(crate) report: Report,
     /// The report as it was printed; empty when there was none.
     pub(crate) printed: String,
-    /// The last lines of the story; empty when it was not told.
+    /// The last lines of the story, without what comes all the time; empty when it was not told.
     pub(crate) story: Vec<String>,
     /// Faults by their numbers; empty when the story was not told.
     pub(crate) faults: BTreeMap<u64, Fault>,
@@ -99,7 +99,10 @@ impl Program {
 
     fn run_with(&self, case: &Case, more: &[&str]) -> anyhow::Result<Option<Run>> {
         let mut faults = BTreeMap::new();
-        let mut heed = |line: &str| faults.extend(fault(line));
+        let mut heed = |line: &str| {
+            faults.extend(fault(line));
+            !is_noise(line)
+        };
         let mut command = self.command();
         command.arg("run").arg("--json").args(case.arguments()).args(more);
         let ended = process::run(&mut command, self.limit, &self.stop, &mut heed)?;
@@ -163,9 +166,46 @@ fn fault(line: &str) -> Option<(u64, Fault)> {
     Some((number, Fault { class: class.trim_end_matches(':').to_owned(), struck }))
 }
 
+/// What stands in every second line of a story and tells little: heartbeats of nodes and of Raft, and
+/// that a message came that was told of when it was sent.
+fn is_noise(line: &str) -> bool {
+    let mut words = line.split_whitespace().skip(2);
+    match words.next() {
+        Some("net.recv" | "disk.space") => true,
+        Some("->") => match words.nth(1) {
+            Some("heartbeat") => true,
+            Some("raft-append") => words.next() == Some("0"),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Arrivals and heartbeats are noise; a report is not, whatever the events that it quotes.
+    #[test]
+    fn noise_is_known() {
+        let cases = [
+            ("   13.78 meta-3     net.recv 40 bytes from meta-2, connection 48 stream 98", true),
+            ("   13.83 meta-2     -> meta-1: raft-append 0 entries after Some(52), committed Some(52)", true),
+            (
+                "   13.83 meta-2     -> meta-1: raft-append 1 entries after Some(52), committed Some(52)",
+                false,
+            ),
+            ("  680.04 node-12    -> meta-1: heartbeat", true),
+            ("   13.83 node-1     -> meta-2: list-group-extents", false),
+            (
+                "{\"seed\":1,\"last_events\":[\" 13.83 meta-2     -> meta-1: raft-append 0 entries after\"]}",
+                false,
+            ),
+        ];
+        for (line, noise) in cases {
+            assert_eq!(is_noise(line), noise, "{line:?}");
+        }
+    }
 
     /// Faults are recognised in the story, and those that did not strike are told apart.
     #[test]
