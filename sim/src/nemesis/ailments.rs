@@ -170,7 +170,11 @@ fn settle(cluster: &Cluster, changed: &Ailment) {
         }
         Ailment::DiskAway(disk) => {
             // What is gone for good does not come back.
-            let lost = lock(&cluster.nemesis.lost).disks.contains_key(&(disk.node, disk.path.clone()));
+            let lost = {
+                let lost = lock(&cluster.nemesis.lost);
+                lost.nodes.contains_key(&disk.node)
+                    || lost.disks.contains_key(&(disk.node, disk.path.clone()))
+            };
             if let Some(device) = disk.device().filter(|_| !lost) {
                 device.set_gone(!same.is_empty());
             }

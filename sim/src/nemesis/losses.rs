@@ -51,7 +51,10 @@ pub(super) async fn node(strike: &Strike<'_>) -> Outcome {
     let Some(node) = strike.pick(&nodes) else { return Outcome::Nobody };
     let Some(view) = View::now(cluster).await else { return Outcome::Nobody };
     let disks = victims::disks_of(cluster, &node);
-    let uuids: BTreeSet<_> = disks.iter().filter_map(|disk| view.uuid_at(disk.node, &disk.path)).collect();
+    let uuids: Option<BTreeSet<_>> = disks.iter().map(|disk| view.uuid_at(disk.node, &disk.path)).collect();
+    let Some(uuids) = uuids else {
+        return Outcome::Refused("nobody can see what is on a disk of it that is away".to_owned());
+    };
     if let Err(reason) = view.lose(cluster, &uuids) {
         return Outcome::Refused(reason);
     }

@@ -29,7 +29,7 @@ const FAILURES_MAX: usize = 5;
 /// A planted bug that its seed does not find any more is looked for with this many seeds.
 const PLANT_SEEDS_MAX: u64 = 2_000;
 /// All such bugs together, no longer than this.
-const HUNT_TIME: Duration = Duration::from_secs(90);
+const HUNT_TIME: Duration = Duration::from_secs(120);
 
 /// The steps, and what has become of them.
 struct Steps<'a> {
