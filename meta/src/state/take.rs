@@ -27,8 +27,8 @@ pub fn has_work(machine: &Machine, node: NodeId) -> bool {
 /// Up to `limit` pieces of work for the node's healthy disks (0: as many as fit a reply): extents to fill
 /// first, then slots to rebuild, then extents to drop; each kind leaves room for the others.
 ///
-/// Left out is what cannot be done now: fills without `k` readable slots, and drops of whole slots whose
-/// new disk is not whole yet.
+/// Fills without `k` readable slots come last: they succeed only where a shard was taken for lost and is
+/// whole all the same. Left out are drops of whole slots whose new disk is not whole yet.
 ///
 /// # Errors
 ///
@@ -69,6 +69,8 @@ fn take_fills(
     limit: usize,
     fills: &mut Vec<wire::FillExtent>,
 ) -> Result<(), Error> {
+    // Without enough sources only a shard that was taken for lost, and is not, can fill the slot.
+    let mut without_sources = Vec::new();
     for (id, count) in machine.work().fills(disk) {
         if fills.len() >= limit {
             return Ok(());
@@ -84,14 +86,15 @@ fn take_fills(
                 continue;
             }
             search.found();
-            let sources = usize::try_from((readable & !missing).count_ones()).unwrap_or_default();
-            if placement_k(&placement).is_none_or(|k| sources < k) {
+            let sources = (readable & !missing).count_ones();
+            let kind = if sources < placement.k { &mut without_sources } else { &mut *fills };
+            if kind.len() >= limit {
                 continue;
             }
             let (_, extent) = t::extent_of(&key)?;
             let row: Option<wire::ExtentRow> = row(kv, t::EXTENTS, &key)?;
             let row = row.ok_or_else(|| corrupt(format!("incomplete extent {extent} has no row")))?;
-            fills.push(wire::FillExtent {
+            kind.push(wire::FillExtent {
                 placement: Some(placement.clone()),
                 extent: extent.to_wire(),
                 length: row.length,
@@ -103,11 +106,9 @@ fn take_fills(
             }
         }
     }
+    without_sources.truncate(limit.saturating_sub(fills.len()));
+    fills.append(&mut without_sources);
     Ok(())
-}
-
-fn placement_k(placement: &wire::Placement) -> Option<usize> {
-    usize::try_from(placement.k).ok()
 }
 
 /// Slots whose shards, but those recorded as missing, can be read now.

@@ -4,8 +4,8 @@
 //! means is decided in `sim`; here it is decided which seeds run, and told what came of them.
 //!
 //! [`case`] is what one process is asked, [`program`] and [`process`] run it, [`report`] is its answer,
-//! [`pool`] runs many. On top of these, a file for each thing a developer wants: [`campaign`], [`replay`],
-//! [`shrink`] (its thoughts in [`minimize`]), [`plants`] (in [`hunt`]), and [`ci`].
+//! [`pool`] runs many. On top of these, a file for each thing a developer wants: [`mod@campaign`], [`replay`],
+//! [`shrink`] (its thoughts in [`minimize`]), [`plants`] (in [`hunt`]), and [`mod@ci`].
 
 mod campaign;
 mod case;
