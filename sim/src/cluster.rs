@@ -144,7 +144,9 @@ impl Cluster {
     pub fn meta_lost_power_within(&self, time: Duration) -> bool {
         let now = self.world.now();
         let mut last = lock(&self.meta_power_lost);
-        let off = |meta: &Arc<MetaHost>| !meta.process.host().is_alive() && meta.process.host().last_death() == Some(Death::Power);
+        let off = |meta: &Arc<MetaHost>| {
+            !meta.process.host().is_alive() && meta.process.host().last_death() == Some(Death::Power)
+        };
         if self.metas().iter().filter(|meta| meta.process.is_wanted()).any(off) {
             *last = Some(now);
         }
@@ -385,7 +387,9 @@ impl NodeHost {
         let host = self.process.host().clone();
         let life = host.lives();
         let running = lock(&self.running).take();
-        let Some((_, server)) = running.filter(|(started, _)| host.is_alive() && *started == life) else { return };
+        let Some((_, server)) = running.filter(|(started, _)| host.is_alive() && *started == life) else {
+            return;
+        };
         self.process.host().world().spawn("stop-node", async move {
             server.stop().await;
             if host.lives() == life {

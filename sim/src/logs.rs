@@ -39,14 +39,16 @@ impl<S: Subscriber> Layer<S> for ToWorld {
             self.0.probe(probe);
         }
         let level = event.metadata().level();
-        self.0.tell(current_host(), || format!("{level} {}{}", line.message, line.fields.unwrap_or_default()));
+        self.0
+            .tell(current_host(), || format!("{level} {}{}", line.message, line.fields.unwrap_or_default()));
     }
 }
 
 /// While it lives, what this thread logs goes to the world.
 pub fn into_world(world: &World) -> tracing::subscriber::DefaultGuard {
-    let filter = tracing_subscriber::filter::Targets::new()
-        .with_targets(["meta", "node", "client", "env", "placement"].map(|name| (name, tracing::Level::DEBUG)));
+    let filter = tracing_subscriber::filter::Targets::new().with_targets(
+        ["meta", "node", "client", "env", "placement"].map(|name| (name, tracing::Level::DEBUG)),
+    );
     let layer = ToWorld(world.clone()).with_filter(filter);
     tracing_subscriber::registry().with(layer).set_default()
 }

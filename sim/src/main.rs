@@ -165,7 +165,12 @@ fn catch_panics() -> Arc<Mutex<String>> {
 fn crashed(options: &RunOptions, panic: &Mutex<String>) -> Report {
     let text = panic.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let finding = Finding { kind: Kind::Crash, checker: "bug", text, at_ms: 0 };
-    Report { seed: options.seed, planted: options.plant.clone(), findings: vec![finding], ..Report::default() }
+    Report {
+        seed: options.seed,
+        planted: options.plant.clone(),
+        findings: vec![finding],
+        ..Report::default()
+    }
 }
 
 fn to_json(report: &Report) -> String {
@@ -184,7 +189,10 @@ fn for_people(report: &Report) -> String {
         report.trace_hash
     )];
     for finding in &report.findings {
-        lines.push(format!("BROKEN after {} ms, {:?}: {}: {}", finding.at_ms, finding.kind, finding.checker, finding.text));
+        lines.push(format!(
+            "BROKEN after {} ms, {:?}: {}: {}",
+            finding.at_ms, finding.kind, finding.checker, finding.text
+        ));
     }
     if report.findings.is_empty() {
         lines.push("every promise was kept".to_owned());
@@ -197,11 +205,15 @@ fn for_people(report: &Report) -> String {
 fn list(what: Listed) -> String {
     let lines: Vec<String> = match what {
         Listed::Faults => FaultClass::ALL.iter().map(|class| class.name().to_owned()).collect(),
-        Listed::Plants => plants::ALL.iter().map(|plant| format!("{}: {}", plant.name, plant.meaning)).collect(),
+        Listed::Plants => {
+            plants::ALL.iter().map(|plant| format!("{}: {}", plant.name, plant.meaning)).collect()
+        }
         Listed::Probes => probes::ALL.iter().map(|(name, meaning)| format!("{name}: {meaning}")).collect(),
         Listed::Checkers => checkers::TABLE
             .iter()
-            .map(|checker| format!("{}: {} ({}; {})", checker.name, checker.promise, checker.reason, checker.file))
+            .map(|checker| {
+                format!("{}: {} ({}; {})", checker.name, checker.promise, checker.reason, checker.file)
+            })
             .collect(),
     };
     lines.join("\n")

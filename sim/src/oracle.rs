@@ -45,7 +45,8 @@ pub struct Committed {
 impl Committed {
     /// Should the slot's disk have every shard of it?
     pub fn is_promised(&self, slot: SlotIndex) -> bool {
-        let whole = self.group.slots.get(usize::from(slot.0)).is_some_and(|slot| slot.state == SlotState::Whole);
+        let whole =
+            self.group.slots.get(usize::from(slot.0)).is_some_and(|slot| slot.state == SlotState::Whole);
         whole && self.missing & (1 << slot.0) == 0
     }
 }
@@ -94,7 +95,8 @@ impl Metadata {
     pub fn stripe_layout(&self, extent: &Committed) -> Option<codec::ExtentLayout> {
         let profile = self.machine.map().profiles().get(&extent.group.profile)?;
         let number = |count: usize| u32::try_from(count).ok();
-        let geometry = codec::Geometry::new(number(profile.k())?, number(profile.m())?, profile.shard_bytes()).ok()?;
+        let geometry =
+            codec::Geometry::new(number(profile.k())?, number(profile.m())?, profile.shard_bytes()).ok()?;
         geometry.extent(extent.length).ok()
     }
 

@@ -196,12 +196,7 @@ impl Plan {
             schedule: Schedule::Random,
             storm: Duration::from_secs(60),
             faults: BTreeMap::new(),
-            network: NetworkPlan {
-                latency_us: (100, 300),
-                spike_ppm: 0,
-                spike_us_max: 0,
-                reset_ppm: 0,
-            },
+            network: NetworkPlan { latency_us: (100, 300), spike_ppm: 0, spike_us_max: 0, reset_ppm: 0 },
             disk_us_max: 1_000,
             tunables: Tunables {
                 raft_heartbeat: Duration::from_millis(100),

@@ -7,7 +7,10 @@ use simhost::World;
 
 /// Each rare situation with what it means.
 pub const ALL: &[(&str, &str)] = &[
-    ("died just before a seam operation", "a process ended before a transfer, flush, write or message took effect"),
+    (
+        "died just before a seam operation",
+        "a process ended before a transfer, flush, write or message took effect",
+    ),
     ("died just after a seam operation", "… and just after, before it could know"),
     ("a metadata server could not go on", "openraft ended by an error of its stores"),
     ("a lost disk was replaced", "an operator put an empty one in its place"),
@@ -16,14 +19,26 @@ pub const ALL: &[(&str, &str)] = &[
     ("more was destroyed than is promised to be harmless", "a plan that goes beyond the promises did"),
     ("a receipt was compared with the places of its shards", "the checker of receipts had something to do"),
     ("a leader was elected", "the log says: this metadata server leads"),
-    ("a leader lost its place in the middle of a round", "the log says: a round of the leader broke off; the next one begins anew"),
+    (
+        "a leader lost its place in the middle of a round",
+        "the log says: a round of the leader broke off; the next one begins anew",
+    ),
     ("a disk stayed away and its slots moved", "the log says: disk is out: its slots move to other disks"),
-    ("an outage was not taken for a loss", "the log says: too many disks are down at once for a loss: none is out, no slot moves"),
-    ("a leader ended without a successor", "the log says: leadership could not be handed over: there will be an election"),
+    (
+        "an outage was not taken for a loss",
+        "the log says: too many disks are down at once for a loss: none is out, no slot moves",
+    ),
+    (
+        "a leader ended without a successor",
+        "the log says: leadership could not be handed over: there will be an election",
+    ),
     ("a snapshot was sent", "the log says: receiving a snapshot"),
     ("a snapshot was installed", "the log says: snapshot installed"),
     ("a snapshot was dropped", "the log says: snapshot dropped: it cannot be read"),
-    ("a snapshot could not be made", "the log says: no snapshot could be made: the log keeps growing; look at the disk"),
+    (
+        "a snapshot could not be made",
+        "the log says: no snapshot could be made: the log keeps growing; look at the disk",
+    ),
     ("a node was told to register again", "the log says: the metadata service does not know this process"),
     ("a superblock was healed from its copy", "the log says: superblock healed from its other copy"),
     ("damage was found by a reader", "the log says: damaged shard"),
@@ -89,9 +104,15 @@ pub const ALL: &[(&str, &str)] = &[
 /// Constant messages of the production code's log, and the situations that they tell of.
 const LOGS: &[(&str, &str)] = &[
     ("this metadata server leads", "a leader was elected"),
-    ("a round of the leader broke off; the next one begins anew", "a leader lost its place in the middle of a round"),
+    (
+        "a round of the leader broke off; the next one begins anew",
+        "a leader lost its place in the middle of a round",
+    ),
     ("disk is out: its slots move to other disks", "a disk stayed away and its slots moved"),
-    ("too many disks are down at once for a loss: none is out, no slot moves", "an outage was not taken for a loss"),
+    (
+        "too many disks are down at once for a loss: none is out, no slot moves",
+        "an outage was not taken for a loss",
+    ),
     ("leadership could not be handed over: there will be an election", "a leader ended without a successor"),
     ("receiving a snapshot", "a snapshot was sent"),
     ("snapshot installed", "a snapshot was installed"),

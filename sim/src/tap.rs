@@ -81,7 +81,9 @@ impl Wire {
         if let Some(text) = broken {
             cluster.findings.report(&cluster.world, Kind::Correctness, "raft", text);
         }
-        cluster.world.tell(Some(sent.from), || format!("-> {}: {}", cluster.world.host_name(Some(sent.to)), story_of(&call)));
+        cluster.world.tell(Some(sent.from), || {
+            format!("-> {}: {}", cluster.world.host_name(Some(sent.to)), story_of(&call))
+        });
         if !changed {
             return Verdict::Pass;
         }
@@ -94,7 +96,8 @@ impl Wire {
         let Some(mut result) = response.result.take() else { return Verdict::Pass };
         let mut state = lock(&self.state);
         let Some(asked) = state.asked.remove(&(sent.connection, sent.stream)) else { return Verdict::Pass };
-        let changed = state.mutation.as_mut().is_some_and(|mutation| mutation.reply(&asked.call, &mut result));
+        let changed =
+            state.mutation.as_mut().is_some_and(|mutation| mutation.reply(&asked.call, &mut result));
         state.note_reply(sent.to, &result);
         let broken = unfenced(&asked, &result);
         if state.mutation.is_some() {
@@ -111,7 +114,12 @@ impl Wire {
                 cluster.world.probe(probe);
             }
             cluster.world.tell(Some(sent.from), || {
-                format!("-> {}: refused, code {}: {}", cluster.world.host_name(Some(sent.to)), failure.code, failure.message)
+                format!(
+                    "-> {}: refused, code {}: {}",
+                    cluster.world.host_name(Some(sent.to)),
+                    failure.code,
+                    failure.message
+                )
             });
         }
         if !changed {
@@ -126,7 +134,9 @@ impl Wire {
         let state = &mut *state;
         let asked = state.asked.get(&(sent.connection, sent.stream));
         let (Some(mutation), Some(asked)) = (state.mutation.as_mut(), asked) else { return Verdict::Pass };
-        mutation.payload(&asked.call, sent.opener, sent.index, sent.bytes).map_or(Verdict::Pass, Verdict::Replace)
+        mutation
+            .payload(&asked.call, sent.opener, sent.index, sent.bytes)
+            .map_or(Verdict::Pass, Verdict::Replace)
     }
 }
 
@@ -161,7 +171,10 @@ impl State {
                 let vote = append.vote.as_ref()?;
                 let leader = *self.leaders.entry(vote.term).or_insert(vote.leader);
                 (leader != vote.leader).then(|| {
-                    format!("term {} has two leaders that append: meta-{leader} and meta-{}", vote.term, vote.leader)
+                    format!(
+                        "term {} has two leaders that append: meta-{leader} and meta-{}",
+                        vote.term, vote.leader
+                    )
                 })
             }
             _ => None,
@@ -184,11 +197,15 @@ impl State {
 
 /// A write that should not have been acknowledged.
 fn unfenced(asked: &Asked, reply: &Reply) -> Option<String> {
-    let (Call::WriteShard(write), Reply::WriteShard(_), Some(fence)) = (&asked.call, reply, asked.fence) else {
+    let (Call::WriteShard(write), Reply::WriteShard(_), Some(fence)) = (&asked.call, reply, asked.fence)
+    else {
         return None;
     };
     (write.epoch < fence).then(|| {
-        format!("acknowledged a write under epoch {} of a group whose epoch {fence} it knew: {:?}", write.epoch, write.shard)
+        format!(
+            "acknowledged a write under epoch {} of a group whose epoch {fence} it knew: {:?}",
+            write.epoch, write.shard
+        )
     })
 }
 
@@ -207,9 +224,13 @@ fn story_of(call: &Call) -> String {
         name.map_or_else(|| "no shard".to_owned(), |name| name.to_string())
     };
     match call {
-        Call::WriteShard(call) => format!("{name} {} to disk {} under epoch {}", shard(&call.shard), call.disk, call.epoch),
+        Call::WriteShard(call) => {
+            format!("{name} {} to disk {} under epoch {}", shard(&call.shard), call.disk, call.epoch)
+        }
         Call::ReadShard(call) => format!("{name} {} from disk {}", shard(&call.shard), call.disk),
-        Call::CommitObject(call) => format!("{name} {:?}, {} bytes, extents {:?}", call.key, call.size, call.extents),
+        Call::CommitObject(call) => {
+            format!("{name} {:?}, {} bytes, extents {:?}", call.key, call.size, call.extents)
+        }
         Call::GetObject(call) => format!("{name} {:?}", call.key),
         Call::DeleteObject(call) => format!("{name} {:?}", call.key),
         Call::ReportWork(call) => format!("{name} {call:?}"),

@@ -103,11 +103,7 @@ fn candidate<'a>(
 
 /// Are `k` shards of each extent in reach, on disks that are not down? A slot that some extent misses counts
 /// for none; a group without an extent has nothing to make.
-pub(super) fn can_be_made(
-    machine: &Machine,
-    kv: &impl KvRead,
-    group: &Group,
-) -> Result<bool, StorageError> {
+pub(super) fn can_be_made(machine: &Machine, kv: &impl KvRead, group: &Group) -> Result<bool, StorageError> {
     let Some(profile) = machine.map().profiles().get(&group.profile) else { return Ok(false) };
     let readable = take::readable(machine, group);
     let whole = group.slots.iter().enumerate().filter(|(place, slot)| {

@@ -10,7 +10,8 @@ use proto::prost::Message;
 use proto::{InvalidInput, wire};
 
 use super::types::{
-    CommittedLeaderId, Entry, LeaderId, LogId, Membership, Proposal, RaftPeer, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    CommittedLeaderId, Entry, LeaderId, LogId, Membership, Proposal, RaftPeer, SnapshotMeta,
+    StoredMembership, TypeConfig, Vote,
 };
 
 /// Bytes of a message.
@@ -274,10 +275,7 @@ mod tests {
         let joint = Membership::new(vec![[1].into(), [1, 2].into()], peers(&[(1, "a:1"), (2, "b:2")]))
             .expect("legal");
         vec![
-            (
-                Entry { log_id: id(1, 3), payload: EntryPayload::Blank },
-                b"\x0a\x04\x08\x01\x18\x03\x10\x01",
-            ),
+            (Entry { log_id: id(1, 3), payload: EntryPayload::Blank }, b"\x0a\x04\x08\x01\x18\x03\x10\x01"),
             (
                 Entry {
                     log_id: id(1, 300),

@@ -26,7 +26,12 @@ pub(crate) struct ClockState {
 
 impl Default for ClockState {
     fn default() -> Self {
-        Self { since: Duration::ZERO, shown: Duration::ZERO, rate_ppm: 0, wall: Duration::from_millis(EPOCH_MS) }
+        Self {
+            since: Duration::ZERO,
+            shown: Duration::ZERO,
+            rate_ppm: 0,
+            wall: Duration::from_millis(EPOCH_MS),
+        }
     }
 }
 

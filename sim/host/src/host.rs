@@ -243,7 +243,9 @@ impl Host {
     /// Its clocks run faster by `ppm` millionths, or slower.
     pub fn drift(&self, ppm: i32) {
         lock(&self.0.clock).drift(self.0.world.now(), ppm);
-        self.0.world.event(Some(self.0.id), "clock-drift", &[u64::from(ppm.unsigned_abs())], || format!("{ppm} ppm"));
+        self.0
+            .world
+            .event(Some(self.0.id), "clock-drift", &[u64::from(ppm.unsigned_abs())], || format!("{ppm} ppm"));
     }
 
     /// What its wall clock shows, in milliseconds since 1970.
@@ -333,14 +335,22 @@ impl Life {
             self.world().tell(Some(self.host.id), || {
                 format!("dies {} {what}", if after { "just after" } else { "just before" })
             });
-            self.world().probe(if after { "died just after a seam operation" } else { "died just before a seam operation" });
+            self.world().probe(if after {
+                "died just after a seam operation"
+            } else {
+                "died just before a seam operation"
+            });
             self.host().kill(death);
             return false;
         }
         true
     }
 
-    pub(crate) fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> TaskHandle {
         let owner = Owner { host: self.host.clone(), life: self.number };
         self.world().start(name, Some(owner), Box::pin(work))
     }

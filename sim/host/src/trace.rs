@@ -34,9 +34,12 @@ impl Trace {
 
     pub(crate) fn add(&mut self, at: Duration, who: u32, what: &str, numbers: &[u64]) {
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-        let what = what.bytes().fold(0, |hash: u64, byte| hash.rotate_left(8) ^ u64::from(byte).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let what = what.bytes().fold(0, |hash: u64, byte| {
+            hash.rotate_left(8) ^ u64::from(byte).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
         let words = [nanos, u64::from(who), what];
-        self.hash = words.iter().chain(numbers).fold(self.hash, |hash, word| mix(hash ^ word).wrapping_add(1));
+        self.hash =
+            words.iter().chain(numbers).fold(self.hash, |hash, word| mix(hash ^ word).wrapping_add(1));
         self.events += 1;
     }
 

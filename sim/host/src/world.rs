@@ -355,9 +355,12 @@ impl World {
         loop {
             let Some(death) = lock(&self.0.deaths).pop() else { return };
             let of_it = |task: &Arc<Task>| {
-                task.owner.as_ref().is_some_and(|owner| owner.host.id() == death.host && owner.life == death.life)
+                task.owner
+                    .as_ref()
+                    .is_some_and(|owner| owner.host.id() == death.host && owner.life == death.life)
             };
-            let dead: Vec<Arc<Task>> = lock(&self.0.tasks).living.values().filter(|task| of_it(task)).cloned().collect();
+            let dead: Vec<Arc<Task>> =
+                lock(&self.0.tasks).living.values().filter(|task| of_it(task)).cloned().collect();
             for task in dead {
                 let work = lock(&task.work).take();
                 CURRENT.set(Some(death.host));
@@ -406,7 +409,13 @@ impl World {
 
     /// Something happened: it goes into the hash, and into the story if there is one. Numbers that
     /// differ from run to run of a seed (addresses in memory, say) must not come here.
-    pub fn event(&self, host: Option<HostId>, what: &'static str, numbers: &[u64], story: impl FnOnce() -> String) {
+    pub fn event(
+        &self,
+        host: Option<HostId>,
+        what: &'static str,
+        numbers: &[u64],
+        story: impl FnOnce() -> String,
+    ) {
         let now = self.now();
         let mut trace = lock(&self.0.trace);
         trace.add(now, host.map_or(0, |host| host.0), what, numbers);

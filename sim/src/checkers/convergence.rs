@@ -54,7 +54,10 @@ async fn amiss(cluster: &Cluster) -> Result<(), String> {
         return Err(format!("{} of {wanted} metadata servers have a state", readable.len()));
     }
     if let Some(behind) = readable.iter().find(|metadata| metadata.applied + 50 < latest.applied) {
-        return Err(format!("{} is at entry {}, the first at {}", behind.meta.id, behind.applied, latest.applied));
+        return Err(format!(
+            "{} is at entry {}, the first at {}",
+            behind.meta.id, behind.applied, latest.applied
+        ));
     }
     raft::equal_states(&all)?;
     state_amiss(cluster, latest)?;
@@ -83,9 +86,13 @@ fn state_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), Strin
     let here = |disk| machine.map().disk_health(disk) != placement::Health::Down;
     let on_dead = machine.map().groups().values().find(|group| group.disks().any(|disk| !here(disk)));
     if let Some(group) = on_dead {
-        let stays = group.slots.iter().position(|slot| !here(slot.disk)).and_then(|place| u8::try_from(place).ok());
+        let stays =
+            group.slots.iter().position(|slot| !here(slot.disk)).and_then(|place| u8::try_from(place).ok());
         let moves = stays.map(|place| placement::relocate(machine.map(), group, proto::SlotIndex(place)));
-        return Err(format!("group {} has a slot on a disk that is down; it could move: {moves:?}; {group:?}", group.id));
+        return Err(format!(
+            "group {} has a slot on a disk that is down; it could move: {moves:?}; {group:?}",
+            group.id
+        ));
     }
     garbage_amiss(latest)
 }
@@ -98,7 +105,8 @@ fn garbage_amiss(latest: &oracle::Metadata) -> Result<(), String> {
     let rows = latest.kv.scan(tables::GARBAGE, &tables::whole_table(), Order::Ascending, usize::MAX);
     for (_, value) in rows.map_err(|error| error.to_string())? {
         let row = proto::wire::GarbageRow::decode(value).map_err(|error| error.to_string())?;
-        let here = |disk: u32| latest.machine.map().disk_health(proto::DiskId(disk)) != placement::Health::Down;
+        let here =
+            |disk: u32| latest.machine.map().disk_health(proto::DiskId(disk)) != placement::Health::Down;
         if let Some(slot) = row.slots.iter().find(|slot| here(slot.disk)) {
             return Err(format!("disk {} has not dropped what was deleted", slot.disk));
         }
@@ -122,7 +130,9 @@ async fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(),
         }
     }
     for disk in disks.by_uuid.values() {
-        if let Some(shard) = disk.shards.keys().find(|shard| !committed.contains(&(shard.group, shard.extent))) {
+        if let Some(shard) =
+            disk.shards.keys().find(|shard| !committed.contains(&(shard.group, shard.extent)))
+        {
             return Err(format!("node {} {} still keeps {shard}, which no object has", disk.node, disk.path));
         }
     }

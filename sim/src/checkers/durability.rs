@@ -154,8 +154,14 @@ async fn is_decodable(cluster: &Cluster, key: &Key) -> bool {
     let mut of_key = latest.committed();
     of_key.retain(|extent| extent.row.key[..] == key.name.as_bytes()[..]);
     of_key.iter().all(|extent| {
-        let k = latest.machine.map().profiles().get(&extent.group.profile).map_or(usize::MAX, placement::Profile::k);
-        (0..latest.stripes(extent)).all(|stripe| disks.intact(&latest, extent, proto::StripeIndex(stripe)).len() >= k)
+        let k = latest
+            .machine
+            .map()
+            .profiles()
+            .get(&extent.group.profile)
+            .map_or(usize::MAX, placement::Profile::k);
+        (0..latest.stripes(extent))
+            .all(|stripe| disks.intact(&latest, extent, proto::StripeIndex(stripe)).len() >= k)
     })
 }
 
@@ -186,7 +192,8 @@ pub(super) async fn withstand(cluster: &Arc<Cluster>) {
         cluster.world.sleep(NOTICE).await;
     }
     if least.disks > 0 && least.disks < u32::MAX {
-        let mut disks: Vec<_> = nodes.iter().flat_map(|node| node.process.host().disks().into_values()).collect();
+        let mut disks: Vec<_> =
+            nodes.iter().flat_map(|node| node.process.host().disks().into_values()).collect();
         stream.shuffle(&mut disks);
         disks.truncate(usize::try_from(least.disks).unwrap_or(1));
         disks.iter().for_each(|disk| disk.set_gone(true));

@@ -39,7 +39,10 @@ impl Epochs {
         for group in latest.machine.map().groups().values() {
             let disks: Vec<DiskId> = group.slots.iter().map(|slot: &Slot| slot.disk).collect();
             if let Some(wrong) = group.slots.iter().find(|slot| slot.since_epoch > group.epoch) {
-                let text = format!("group {}: epoch {}, and a slot since {}", group.id, group.epoch, wrong.since_epoch);
+                let text = format!(
+                    "group {}: epoch {}, and a slot since {}",
+                    group.id, group.epoch, wrong.since_epoch
+                );
                 cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
             }
             let now = cluster.world.now();

@@ -50,7 +50,11 @@ fn judge(cluster: &Cluster, most: usize) {
             .filter(|((of, _), _)| of == &Some(*host))
             .map(|((_, name), count)| format!("{count} {name}"))
             .collect();
-        let text = format!("{} has {count} tasks, expected at most {most}: {}", cluster.world.host_name(Some(*host)), names.join(", "));
+        let text = format!(
+            "{} has {count} tasks, expected at most {most}: {}",
+            cluster.world.host_name(Some(*host)),
+            names.join(", ")
+        );
         cluster.findings.report(&cluster.world, Kind::Liveness, NAME, text);
     }
 }

@@ -41,30 +41,120 @@ pub struct Checker {
     pub file: &'static str,
 }
 
-const fn checker(name: &'static str, promise: &'static str, reason: &'static str, file: &'static str) -> Checker {
+const fn checker(
+    name: &'static str,
+    promise: &'static str,
+    reason: &'static str,
+    file: &'static str,
+) -> Checker {
     Checker { name, promise, reason, file }
 }
 
 /// All checkers.
 pub const TABLE: &[Checker] = &[
-    checker(durability::NAME, "every acknowledged object reads back byte for byte, and still does when as much is lost as its receipt allows", "an archive that forgets is none", "checkers/durability.rs"),
-    checker(durability::AVAILABILITY, "a cluster that has healed does what it is asked for", "a store that only keeps is a grave", "checkers/durability.rs"),
-    checker(promised::NAME, "what the metadata do not mark as missing lies whole on the disk that they name", "redundancy that is only believed in is lost by the next fault", "checkers/promised.rs"),
-    checker("integrity", "a get returns the right bytes or an error", "wrong bytes are worse than none", "load/"),
-    checker(linearizability::NAME, "each key behaves like one atomic register; listings show what is there", "whoever was told that it is done must see it done", "checkers/linearizability.rs"),
-    checker(placement::NAME, "no two slots of a group on one disk, no domain with more of them than may be lost, in the metadata and in the real racks", "one rack must not take data with it", "checkers/placement.rs"),
-    checker(epochs::NAME, "a group's epoch never falls, and rises with every change of its slots", "epochs fence out writers of the past", "checkers/epochs.rs"),
-    checker("fencing", "a node acknowledges a write only under the epoch that it knows", "a shard in the wrong place counts as redundancy and is none", "tap.rs"),
-    checker(raft::NAME, "one leader a term; committed entries are the same everywhere and never change; equal positions have equal states", "a second truth loses acknowledged writes", "checkers/raft.rs"),
-    checker(metadata::NAME, "rows, counters and references of the metadata add up", "a wrong counter hides a lost row", "checkers/metadata.rs"),
-    checker(receipts::NAME, "a receipt never promises more than the places of the shards give", "an operator decides by it what may be switched off", "checkers/receipts.rs"),
-    checker(convergence::NAME, "once faults have ended, everything is whole, in legal places and clean within a bound of time, and all metadata servers agree", "nothing is left for a person to do", "checkers/convergence.rs"),
-    checker(space::NAME, "on the disks is what the metadata account for, to the byte, and nothing else", "leaked space is bought twice", "checkers/space.rs"),
-    checker(memory::NAME, "tasks and bytes in flight keep within their bounds, and go back when the load ends", "a queue without a bound takes the node with it", "checkers/memory.rs"),
-    checker("operations end", "every operation ends within its limit", "a caller that waits for ever is down", "load/"),
-    checker("no deadlock", "somebody can always go on", "nobody restarts a cluster that waits for itself", "run.rs"),
+    checker(
+        durability::NAME,
+        "every acknowledged object reads back byte for byte, and still does when as much is lost as its receipt allows",
+        "an archive that forgets is none",
+        "checkers/durability.rs",
+    ),
+    checker(
+        durability::AVAILABILITY,
+        "a cluster that has healed does what it is asked for",
+        "a store that only keeps is a grave",
+        "checkers/durability.rs",
+    ),
+    checker(
+        promised::NAME,
+        "what the metadata do not mark as missing lies whole on the disk that they name",
+        "redundancy that is only believed in is lost by the next fault",
+        "checkers/promised.rs",
+    ),
+    checker(
+        "integrity",
+        "a get returns the right bytes or an error",
+        "wrong bytes are worse than none",
+        "load/",
+    ),
+    checker(
+        linearizability::NAME,
+        "each key behaves like one atomic register; listings show what is there",
+        "whoever was told that it is done must see it done",
+        "checkers/linearizability.rs",
+    ),
+    checker(
+        placement::NAME,
+        "no two slots of a group on one disk, no domain with more of them than may be lost, in the metadata and in the real racks",
+        "one rack must not take data with it",
+        "checkers/placement.rs",
+    ),
+    checker(
+        epochs::NAME,
+        "a group's epoch never falls, and rises with every change of its slots",
+        "epochs fence out writers of the past",
+        "checkers/epochs.rs",
+    ),
+    checker(
+        "fencing",
+        "a node acknowledges a write only under the epoch that it knows",
+        "a shard in the wrong place counts as redundancy and is none",
+        "tap.rs",
+    ),
+    checker(
+        raft::NAME,
+        "one leader a term; committed entries are the same everywhere and never change; equal positions have equal states",
+        "a second truth loses acknowledged writes",
+        "checkers/raft.rs",
+    ),
+    checker(
+        metadata::NAME,
+        "rows, counters and references of the metadata add up",
+        "a wrong counter hides a lost row",
+        "checkers/metadata.rs",
+    ),
+    checker(
+        receipts::NAME,
+        "a receipt never promises more than the places of the shards give",
+        "an operator decides by it what may be switched off",
+        "checkers/receipts.rs",
+    ),
+    checker(
+        convergence::NAME,
+        "once faults have ended, everything is whole, in legal places and clean within a bound of time, and all metadata servers agree",
+        "nothing is left for a person to do",
+        "checkers/convergence.rs",
+    ),
+    checker(
+        space::NAME,
+        "on the disks is what the metadata account for, to the byte, and nothing else",
+        "leaked space is bought twice",
+        "checkers/space.rs",
+    ),
+    checker(
+        memory::NAME,
+        "tasks and bytes in flight keep within their bounds, and go back when the load ends",
+        "a queue without a bound takes the node with it",
+        "checkers/memory.rs",
+    ),
+    checker(
+        "operations end",
+        "every operation ends within its limit",
+        "a caller that waits for ever is down",
+        "load/",
+    ),
+    checker(
+        "no deadlock",
+        "somebody can always go on",
+        "nobody restarts a cluster that waits for itself",
+        "run.rs",
+    ),
     checker("founding", "a cluster without faults can be founded", "the first impression", "run.rs"),
-    checker("bug", "no assertion of the production code fails", "a process that ends by a bug is no fault of the machine", "main.rs"),
+    checker(
+        "bug",
+        "no assertion of the production code fails",
+        "a process that ends by a bug is no fault of the machine",
+        "main.rs",
+    ),
 ];
 
 /// The samples of a storm, while it lasts.

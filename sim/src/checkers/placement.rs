@@ -52,7 +52,11 @@ fn judge(latest: &Metadata, group: &Group, racks: &BTreeMap<NodeId, u32>) -> Res
         *domains.entry(domain).or_insert(0) += 1;
     }
     match domains.iter().find(|(_, slots)| **slots > profile.m()) {
-        Some((domain, slots)) => Err(format!("{slots} slots lie in one {} ({domain}), {} may", profile.failure_domain().name(), profile.m())),
+        Some((domain, slots)) => Err(format!(
+            "{slots} slots lie in one {} ({domain}), {} may",
+            profile.failure_domain().name(),
+            profile.m()
+        )),
         None => Ok(()),
     }
 }

@@ -91,14 +91,21 @@ pub(super) fn equal_states(all: &[Metadata]) -> Result<(), String> {
         }
         for table in tables::ALL {
             let rows = |metadata: &Metadata| {
-                metadata.kv.scan(table, &tables::whole_table(), Order::Ascending, usize::MAX).unwrap_or_default()
+                metadata
+                    .kv
+                    .scan(table, &tables::whole_table(), Order::Ascending, usize::MAX)
+                    .unwrap_or_default()
             };
             let (of_a, of_b) = (rows(a), rows(b));
             if of_a != of_b {
                 let differing = of_a.iter().zip(&of_b).position(|(x, y)| x != y);
                 let text = format!(
                     "{} and {} have both applied entry {}, and their tables {table} differ: {} and {} rows, the first difference at row {differing:?}",
-                    a.meta.id, b.meta.id, a.applied, of_a.len(), of_b.len()
+                    a.meta.id,
+                    b.meta.id,
+                    a.applied,
+                    of_a.len(),
+                    of_b.len()
                 );
                 return Err(text);
             }

@@ -1,7 +1,7 @@
 //! A receipt never promises more than the places of the shards give.
 
-use proto::{BucketId, GroupId, wire};
 use proto::prost::Message;
+use proto::{BucketId, GroupId, wire};
 
 use env::KvRead;
 use meta::state::tables;
@@ -36,7 +36,9 @@ impl Receipts {
             all[from..].to_vec()
         };
         for operation in new {
-            let (Op::Put { .. }, Outcome::Acknowledged(receipt)) = (&operation.op, operation.outcome) else { continue };
+            let (Op::Put { .. }, Outcome::Acknowledged(receipt)) = (&operation.op, operation.outcome) else {
+                continue;
+            };
             let Some(groups) = groups_of(latest, &operation.key, &receipt) else { continue };
             let unchanged = |group: &Group| {
                 let since = epochs.unchanged_since(group.id, group.epoch);
@@ -47,8 +49,13 @@ impl Receipts {
             }
             let Some(true_tolerance) = tolerance(latest, &groups) else { continue };
             cluster.world.probe("a receipt was compared with the places of its shards");
-            if receipt.disks > true_tolerance.disks || receipt.racks > true_tolerance.racks || receipt.nodes > true_tolerance.nodes {
-                let text = format!("{operation}: promised {receipt:?}, the places give {true_tolerance:?}: {groups:?}");
+            if receipt.disks > true_tolerance.disks
+                || receipt.racks > true_tolerance.racks
+                || receipt.nodes > true_tolerance.nodes
+            {
+                let text = format!(
+                    "{operation}: promised {receipt:?}, the places give {true_tolerance:?}: {groups:?}"
+                );
                 cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
             }
         }
@@ -58,7 +65,8 @@ impl Receipts {
 /// The groups of an object's extents, with what the extents can miss at most; none when the object has
 /// been replaced, or lies in the metadata record.
 fn groups_of(latest: &Metadata, key: &Key, receipt: &Receipt) -> Option<Vec<(Group, u32)>> {
-    let row = latest.kv.get(tables::OBJECTS, &tables::object_key(BucketId(1), key.name.as_bytes())).ok()??;
+    let row =
+        latest.kv.get(tables::OBJECTS, &tables::object_key(BucketId(1), key.name.as_bytes())).ok()??;
     let row = wire::ObjectRow::decode(row).ok()?;
     if row.version != receipt.version.0 || row.extents.is_empty() {
         return None;

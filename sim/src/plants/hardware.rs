@@ -73,7 +73,9 @@ pub(super) fn canary(cluster: &Arc<Cluster>) {
             cluster.world.sleep(cluster.plan.storm / 2).await;
             for node in cluster.nodes() {
                 for disk in node.process.host().disks().values() {
-                    for (file, bytes) in disk.files().iter().filter(|(file, _)| file.as_str().starts_with('g')) {
+                    for (file, bytes) in
+                        disk.files().iter().filter(|(file, _)| file.as_str().starts_with('g'))
+                    {
                         disk.damage(file, Damage::Zero { offset: 0, bytes: *bytes });
                     }
                 }
@@ -113,8 +115,11 @@ pub(super) fn vote_forgotten(cluster: &Arc<Cluster>) {
 /// See the table.
 pub(super) fn log_trimmed_early(cluster: &Arc<Cluster>) {
     rewrite(cluster, |store, change| match change {
-        Change::DeleteRange("log", KeyRange { start, end: Some(end) }) if store == "raft" && start.is_empty() => {
-            let end = <[u8; 8]>::try_from(&end[..]).map_or(0, u64::from_be_bytes).saturating_add(PURGED_TOO_MUCH);
+        Change::DeleteRange("log", KeyRange { start, end: Some(end) })
+            if store == "raft" && start.is_empty() =>
+        {
+            let end =
+                <[u8; 8]>::try_from(&end[..]).map_or(0, u64::from_be_bytes).saturating_add(PURGED_TOO_MUCH);
             vec![Change::DeleteRange("log", KeyRange { start, end: Some(end.to_be_bytes().to_vec()) })]
         }
         change => vec![change],

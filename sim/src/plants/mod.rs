@@ -45,31 +45,123 @@ enum How {
 
 /// All planted bugs.
 pub const ALL: &[Plant] = &[
-    plant("canary", "all that one disk keeps vanishes in the middle of the storm: this must always be found", How::Hardware(hardware::canary)),
-    plant("shard-flush-skipped", "shards are acknowledged before they are flushed", How::Hardware(hardware::shard_flush_skipped)),
-    plant("name-flush-skipped", "shards are acknowledged before their names are flushed", How::Hardware(hardware::name_flush_skipped)),
-    plant("log-flush-skipped", "Raft acknowledges entries and votes before they are flushed", How::Hardware(hardware::log_flush_skipped)),
-    plant("vote-forgotten", "a metadata server does not store its vote", How::Hardware(hardware::vote_forgotten)),
+    plant(
+        "canary",
+        "all that one disk keeps vanishes in the middle of the storm: this must always be found",
+        How::Hardware(hardware::canary),
+    ),
+    plant(
+        "shard-flush-skipped",
+        "shards are acknowledged before they are flushed",
+        How::Hardware(hardware::shard_flush_skipped),
+    ),
+    plant(
+        "name-flush-skipped",
+        "shards are acknowledged before their names are flushed",
+        How::Hardware(hardware::name_flush_skipped),
+    ),
+    plant(
+        "log-flush-skipped",
+        "Raft acknowledges entries and votes before they are flushed",
+        How::Hardware(hardware::log_flush_skipped),
+    ),
+    plant(
+        "vote-forgotten",
+        "a metadata server does not store its vote",
+        How::Hardware(hardware::vote_forgotten),
+    ),
     plant("snapshot-short", "a snapshot lacks the last writes", How::Hardware(hardware::snapshot_short)),
-    plant("log-trimmed-early", "the log is purged beyond what the snapshot covers", How::Hardware(hardware::log_trimmed_early)),
-    plant("tombstone-forgotten", "a delete does not record which shards are to be dropped", How::Hardware(hardware::tombstone_forgotten)),
-    plant("epoch-stands-still", "a move does not raise the group's epoch", How::Hardware(hardware::epoch_stands_still)),
-    plant("stale-epoch-accepted", "nodes and metadata service do not compare epochs", How::Request(wire::stale_epoch_accepted)),
-    plant("missing-hidden", "a commit does not say which slots miss their shards", How::Request(wire::missing_hidden)),
-    plant("failed-write-acknowledged", "a node acknowledges a shard that its disk refused", How::Reply(wire::failed_write_acknowledged)),
-    plant("too-few-shards", "a put commits though too few disks took its shards", How::Both(wire::drop_writes, wire::pretend_written)),
-    plant("damage-unreported", "a node does not report the damage that it finds", How::Request(wire::damage_unreported)),
-    plant("rebuild-skips", "a rebuild stops after the first extents of a group", How::Reply(wire::rebuild_skips)),
-    plant("repair-from-wrong-bytes", "a rebuild takes a corrupt shard for good", How::Payload(wire::repair_header, wire::flip_first)),
-    plant("two-in-one-rack", "nodes are taken for being in other racks than they are", How::Request(wire::two_in_one_rack)),
-    plant("delete-not-done", "a delete is acknowledged and not done", How::Both(wire::delete_elsewhere, wire::delete_pretended)),
-    plant("command-id-reused", "different commits carry the same command id", How::Request(wire::command_id_reused)),
+    plant(
+        "log-trimmed-early",
+        "the log is purged beyond what the snapshot covers",
+        How::Hardware(hardware::log_trimmed_early),
+    ),
+    plant(
+        "tombstone-forgotten",
+        "a delete does not record which shards are to be dropped",
+        How::Hardware(hardware::tombstone_forgotten),
+    ),
+    plant(
+        "epoch-stands-still",
+        "a move does not raise the group's epoch",
+        How::Hardware(hardware::epoch_stands_still),
+    ),
+    plant(
+        "stale-epoch-accepted",
+        "nodes and metadata service do not compare epochs",
+        How::Request(wire::stale_epoch_accepted),
+    ),
+    plant(
+        "missing-hidden",
+        "a commit does not say which slots miss their shards",
+        How::Request(wire::missing_hidden),
+    ),
+    plant(
+        "failed-write-acknowledged",
+        "a node acknowledges a shard that its disk refused",
+        How::Reply(wire::failed_write_acknowledged),
+    ),
+    plant(
+        "too-few-shards",
+        "a put commits though too few disks took its shards",
+        How::Both(wire::drop_writes, wire::pretend_written),
+    ),
+    plant(
+        "damage-unreported",
+        "a node does not report the damage that it finds",
+        How::Request(wire::damage_unreported),
+    ),
+    plant(
+        "rebuild-skips",
+        "a rebuild stops after the first extents of a group",
+        How::Reply(wire::rebuild_skips),
+    ),
+    plant(
+        "repair-from-wrong-bytes",
+        "a rebuild takes a corrupt shard for good",
+        How::Payload(wire::repair_header, wire::flip_first),
+    ),
+    plant(
+        "two-in-one-rack",
+        "nodes are taken for being in other racks than they are",
+        How::Request(wire::two_in_one_rack),
+    ),
+    plant(
+        "delete-not-done",
+        "a delete is acknowledged and not done",
+        How::Both(wire::delete_elsewhere, wire::delete_pretended),
+    ),
+    plant(
+        "command-id-reused",
+        "different commits carry the same command id",
+        How::Request(wire::command_id_reused),
+    ),
     plant("stale-read", "a deposed leader answers reads from its own state", How::Reply(wire::stale_read)),
-    plant("listing-page-lost", "a listing leaves out objects at the end of a page", How::Reply(wire::listing_page_lost)),
-    plant("live-extent-dropped", "the garbage collector drops an extent that an object has", How::Reply(wire::live_extent_dropped)),
-    plant("orphans-too-early", "a node takes what is being put for an orphan", How::Reply(wire::orphans_too_early)),
-    plant("receipt-too-good", "a receipt promises one disk more than the places give", How::Reply(wire::receipt_too_good)),
-    plant("wrong-bytes", "a node gives out wrong bytes with right checksums", How::Payload(wire::read_header, wire::flip_first)),
+    plant(
+        "listing-page-lost",
+        "a listing leaves out objects at the end of a page",
+        How::Reply(wire::listing_page_lost),
+    ),
+    plant(
+        "live-extent-dropped",
+        "the garbage collector drops an extent that an object has",
+        How::Reply(wire::live_extent_dropped),
+    ),
+    plant(
+        "orphans-too-early",
+        "a node takes what is being put for an orphan",
+        How::Reply(wire::orphans_too_early),
+    ),
+    plant(
+        "receipt-too-good",
+        "a receipt promises one disk more than the places give",
+        How::Reply(wire::receipt_too_good),
+    ),
+    plant(
+        "wrong-bytes",
+        "a node gives out wrong bytes with right checksums",
+        How::Payload(wire::read_header, wire::flip_first),
+    ),
 ];
 
 const fn plant(name: &'static str, meaning: &'static str, how: How) -> Plant {

@@ -1,10 +1,10 @@
 //! Bugs that are made by rewriting what is said.
 
 use bytes::Bytes;
+use proto::limits::BLOCK_BYTES;
 use proto::wire as messages;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Reply;
-use proto::limits::BLOCK_BYTES;
 
 use super::Memory;
 
