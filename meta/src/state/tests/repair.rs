@@ -283,6 +283,19 @@ fn groups_on(cluster: &Cluster, disk: u32) -> usize {
     cluster.machine.map().groups_on(proto::DiskId(disk)).count()
 }
 
+/// A group without an extent has nothing to make again: its slots move however few of its disks are left.
+#[test]
+fn groups_without_extents_are_not_kept_back() {
+    let mut cluster = Cluster::with_racks(5);
+    cluster.set_node(4, Health::Down);
+    cluster.set_node(5, Health::Down);
+    let out = [7, 8, 9, 10];
+    let on_both = |group: &placement::Group| group.disks().filter(|disk| out.contains(&disk.0)).count() == 2;
+    assert!(cluster.machine.map().groups().values().any(on_both), "no group has less than k slots left");
+    assert!(replace(&mut cluster, &out, &[1, 2, 3]) > 0);
+    assert_eq!(out.map(|disk| groups_on(&cluster, disk)), [0; 4]);
+}
+
 /// Slots of disks that stay away go elsewhere, whole; dead disks keep their garbage without being in the way,
 /// and drop it when they return all the same.
 #[test]
