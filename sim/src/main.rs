@@ -4,6 +4,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sim::nemesis::FaultClass;
@@ -34,6 +35,9 @@ enum Command {
         /// The seed.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Longest pause of a client between two operations, in milliseconds.
+        #[arg(long, default_value_t = 2_000)]
+        pause_ms: u64,
     },
     /// Lists what there is, a line each.
     List {
@@ -120,8 +124,8 @@ fn main() -> ExitCode {
             say(&format!("{:#?}", sim::run::plan_of(&arguments.options())));
             ExitCode::SUCCESS
         }
-        Command::Speed { seed } => {
-            say(&sim::speed::measure(seed));
+        Command::Speed { seed, pause_ms } => {
+            say(&sim::speed::measure(seed, Duration::from_millis(pause_ms)));
             ExitCode::SUCCESS
         }
         Command::List { what } => {

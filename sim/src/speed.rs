@@ -12,9 +12,11 @@ use crate::{load, logs, tap};
 /// Virtual time that is measured.
 const MEASURED: Duration = Duration::from_secs(120);
 
-/// Runs the cluster and says how long it took, in words.
-pub fn measure(seed: u64) -> String {
-    let plan = Plan::bench(seed);
+/// Runs the cluster, with clients that pause for `pause_max` at most between two operations, and says how
+/// long it took, in words.
+pub fn measure(seed: u64, pause_max: Duration) -> String {
+    let mut plan = Plan::bench(seed);
+    plan.load.pause_max = pause_max;
     let world = World::new(WorldOptions { seed, schedule: plan.schedule, story: Story::Untold });
     let _logs = logs::into_world(&world);
     let cluster = Cluster::build(&world, plan);

@@ -1,8 +1,9 @@
 //! What is said on the wire: told as a story, checked, and rewritten where a planted bug wants it.
 //!
-//! Requests and replies are decoded as their readers would. Two promises are checked here, since only
-//! here they can be seen: a node acknowledges no write under another epoch than the one it knows
-//! ("fencing"), and nobody but the leader of a term appends in it ("raft").
+//! Requests and replies are decoded as their readers would. Promises are checked here that can be seen
+//! only here: a node acknowledges no write under an older epoch than the one it knows, and the metadata
+//! service no commit that takes a slot for filled which moved after the commit's epoch ("fencing"); nobody
+//! but the leader of a term appends in it ("raft").
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -36,6 +37,8 @@ struct State {
     asked: BTreeMap<(u64, u64), Asked>,
     knowledge: BTreeMap<HostId, Knowledge>,
     leaders: BTreeMap<u64, u64>,
+    /// Since which epoch each slot of a group is where it is, as anybody was told.
+    since: BTreeMap<(u32, usize), u64>,
     mutation: Option<Mutation>,
 }
 
@@ -44,6 +47,8 @@ struct Asked {
     call: Call,
     /// The epoch that the node knew for sure when a write was sent to it.
     fence: Option<u64>,
+    /// What a commit passes over though it was known when the commit was sent.
+    passed_over: Option<String>,
 }
 
 /// What a node knows for sure.
@@ -76,7 +81,9 @@ impl Wire {
         let changed = state.mutation.as_mut().is_some_and(|mutation| mutation.request(&mut call));
         let broken = state.note_request(sent, &call);
         let fence = state.fence_of(sent.to, &call);
-        state.asked.insert((sent.connection, sent.stream), Asked { call: call.clone(), fence });
+        let passed_over = state.passed_over_by(&call);
+        let asked = Asked { call: call.clone(), fence, passed_over };
+        state.asked.insert((sent.connection, sent.stream), asked);
         drop(state);
         if let Some(text) = broken {
             cluster.findings.report(&cluster.world, Kind::Correctness, "raft", text);
@@ -99,7 +106,7 @@ impl Wire {
         let changed =
             state.mutation.as_mut().is_some_and(|mutation| mutation.reply(&asked.call, &mut result));
         state.note_reply(sent.to, &result);
-        let broken = unfenced(&asked, &result);
+        let broken = unfenced(&asked, &result).or_else(|| committed_too_late(&asked, &result));
         if state.mutation.is_some() {
             // What follows of the payload may be rewritten too.
             state.asked.insert((sent.connection, sent.stream), asked);
@@ -183,9 +190,30 @@ impl State {
 
     fn note_reply(&mut self, to: HostId, reply: &Reply) {
         if let Reply::GetNodeMap(map) = reply {
+            for placement in &map.placements {
+                for (slot, place) in placement.places.iter().enumerate() {
+                    let since = self.since.entry((placement.group, slot)).or_insert(0);
+                    *since = place.since_epoch.max(*since);
+                }
+            }
             let epochs = map.placements.iter().map(|placement| (placement.group, placement.epoch)).collect();
             self.knowledge.entry(to).or_default().told.insert(map.map_version, epochs);
         }
+    }
+
+    /// A slot that moved after the epoch of the commit, and that the commit does not name as missing.
+    fn passed_over_by(&self, call: &Call) -> Option<String> {
+        let Call::CommitObject(commit) = call else { return None };
+        commit.extents.iter().find_map(|extent| {
+            let slots = self.since.range((extent.group, 0)..(extent.group.saturating_add(1), 0));
+            let named = |slot: usize| extent.missing.checked_shr(u32::try_from(slot).unwrap_or(32)).unwrap_or(0) & 1 == 1;
+            let mut moved = slots.filter(|((_, slot), since)| **since > extent.epoch && !named(*slot));
+            let ((group, slot), since) = moved.next()?;
+            Some(format!(
+                "a commit under epoch {} of group {group}, whose slot {slot} moved in epoch {since} and is not named as missing",
+                extent.epoch
+            ))
+        })
     }
 
     fn fence_of(&self, node: HostId, call: &Call) -> Option<u64> {
@@ -207,6 +235,13 @@ fn unfenced(asked: &Asked, reply: &Reply) -> Option<String> {
             write.epoch, write.shard
         )
     })
+}
+
+/// A commit that should have been refused. One that was carried out before the slot moved may be repeated.
+fn committed_too_late(asked: &Asked, reply: &Reply) -> Option<String> {
+    let Reply::CommitObject(done) = reply else { return None };
+    let passed_over = asked.passed_over.as_ref().filter(|_| !done.repeated)?;
+    Some(format!("accepted {passed_over}"))
 }
 
 fn parse<M: proto::prost::Message + Default>(bytes: &Bytes) -> Option<M> {

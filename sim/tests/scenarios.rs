@@ -38,7 +38,8 @@ fn seeds_repeat() {
 /// What is left out stays out, and changes nothing else of the plan.
 #[test]
 fn options_leave_out() {
-    let options = RunOptions { seed: 3, operations_max: Some(10), faults_max: Some(0), ..RunOptions::default() };
+    let options =
+        RunOptions { seed: 3, operations_max: Some(10), faults_max: Some(0), ..RunOptions::default() };
     let report = run(&options, Story::Untold);
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert!(report.operations <= 10 + 4, "10 of the load and 4 of the audit: {}", report.operations);

@@ -20,6 +20,10 @@ const BEYOND_LIMIT: Duration = Duration::from_secs(180);
 
 /// Waits until nothing is amiss, for so long at most.
 pub async fn healing(cluster: &Arc<Cluster>, limit: Duration) {
+    // Whoever has just come back is not missed yet: what is looked at before then is of the past.
+    let tunables = &cluster.plan.tunables;
+    let notice = tunables.suspect_after.max(tunables.disk_retry) + tunables.node_heartbeat * 2;
+    cluster.world.sleep(notice + LOOK).await;
     let began = cluster.world.now();
     loop {
         let amiss = match amiss(cluster).await {
