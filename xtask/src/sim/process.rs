@@ -56,21 +56,33 @@ pub(crate) fn run(
         let lines = scope.spawn(move || last_lines(stdout, LINES_KEPT + 1, heed));
         let errors = scope.spawn(move || last_lines(stderr, LINES_KEPT, &mut |_| true));
         let (mut overdue, mut stopped) = (false, false);
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
+        let status = wait(&mut child, || {
             overdue = began.elapsed() > limit;
             stopped = stop.is_asked();
-            if overdue || stopped {
-                break kill(&mut child)?;
-            }
-            std::thread::sleep(LOOK);
-        };
+            overdue || stopped
+        })?;
         let broken = |_| anyhow!("cannot read what {name} says");
         let (lines, errors) = (lines.join().map_err(broken)?, errors.join().map_err(broken)?);
         Ok(Ended { status, overdue, stopped, lines, errors, took: began.elapsed() })
     })
+}
+
+/// Waits for the child's end, and kills it as soon as `is_over` says so.
+///
+/// # Errors
+///
+/// When it cannot be watched or killed.
+pub(crate) fn wait(child: &mut Child, mut is_over: impl FnMut() -> bool) -> anyhow::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if is_over() {
+            return kill(child);
+        }
+        // The standard library waits for ever or not at all.
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Kills the child by its id; it has not been waited for, so the id is still its own.

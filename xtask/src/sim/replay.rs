@@ -2,13 +2,13 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 
 use super::case::Case;
 use super::commit::Commit;
 use super::failure::Failure;
+use super::process;
 use super::program::Program;
 use super::stop::INTERRUPTED;
 use super::summary::Summary;
@@ -49,15 +49,7 @@ pub(crate) fn story(program: &Program, case: &Case, until: Option<&str>) -> anyh
         command.args(["--until", text]);
     }
     let mut child = command.spawn().context("cannot start cadole-sim")?;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if program.stop().is_asked() {
-            child.kill()?;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let status = process::wait(&mut child, || program.stop().is_asked())?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     let by_signal =
         || if program.stop().is_asked() || status.signal() == Some(2) { INTERRUPTED } else { 101 };
