@@ -1,9 +1,10 @@
 //! A process on a machine, and the supervisor that starts it again, as systemd would.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub(crate) use simhost::lock;
 use simhost::{Death, Host, SimEnv, World};
 
 /// How often the supervisor looks.
@@ -22,10 +23,6 @@ struct Inner {
     main: Main,
     wanted: AtomicBool,
     not_before: Mutex<Duration>,
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Process {

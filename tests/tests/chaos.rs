@@ -321,7 +321,7 @@ fn nodes_not_up(status: &wire::GetStatusReply) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_two_nodes_are_gone_and_then_three() {
     // Nothing shall be moved away: this is about reading with what is left.
-    let cluster = TestCluster::start(Shape { down_after_ms: 600_000, ..shape() }).await;
+    let cluster = TestCluster::start(Shape { down_after_ms: 300_000, ..shape() }).await;
     let operator = cluster.operator().await;
     let bucket = cluster.bucket().await;
     let mut ledger = Ledger::new();

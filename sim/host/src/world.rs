@@ -156,7 +156,8 @@ pub fn current_host() -> Option<HostId> {
     CURRENT.with(Cell::get)
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks, whoever panicked with it: a panic ends the run anyhow.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

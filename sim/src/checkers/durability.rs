@@ -9,7 +9,8 @@ use placement::Tolerance;
 use simhost::{Death, Host, SimEnv};
 
 use crate::cluster::{BUCKET, Cluster, TENANT};
-use crate::history::{Condition, Found, Key, Op, Outcome, Receipt, content};
+use crate::history::{Condition, Found, Key, Op, Outcome, content};
+use crate::load::ledger_receipt;
 use crate::load::verify::{Reading, VALUE, check_info};
 use crate::oracle;
 use crate::process::lock;
@@ -59,13 +60,7 @@ impl Auditor {
         options.user_metadata.insert(VALUE.to_owned(), value.0.to_string());
         let receipt = self.bucket.put(&key.name, bytes::Bytes::from(bytes), options).await;
         let outcome = match &receipt {
-            Ok(receipt) => Outcome::Acknowledged(Receipt {
-                version: receipt.version,
-                disks: receipt.tolerates.disks,
-                nodes: receipt.tolerates.nodes,
-                racks: receipt.tolerates.racks,
-                slots_missing: receipt.slots_missing,
-            }),
+            Ok(receipt) => Outcome::Acknowledged(ledger_receipt(receipt)),
             Err(_) => Outcome::Unknown,
         };
         lock(&cluster.ledger).end(index, outcome, cluster.world.now());

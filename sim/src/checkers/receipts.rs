@@ -5,7 +5,7 @@ use proto::{BucketId, GroupId, wire};
 
 use env::KvRead;
 use meta::state::tables;
-use placement::{Group, Tolerance};
+use placement::{ClusterMap, Disk, Group, Health, Node, Slot, SlotState, Tolerance};
 
 use super::epochs::Epochs;
 use crate::cluster::Cluster;
@@ -35,6 +35,7 @@ impl Receipts {
             self.looked_at = all.len();
             all[from..].to_vec()
         };
+        let Some(healthy) = healthy(latest.machine.map()) else { return };
         for operation in new {
             let (Op::Put { .. }, Outcome::Acknowledged(receipt)) = (&operation.op, operation.outcome) else {
                 continue;
@@ -44,10 +45,10 @@ impl Receipts {
                 let since = epochs.unchanged_since(group.id, group.epoch);
                 since.is_some_and(|since| since < operation.began)
             };
-            if !groups.iter().all(|(group, _)| unchanged(group)) {
+            if !groups.iter().all(unchanged) {
                 continue;
             }
-            let Some(true_tolerance) = tolerance(latest, &groups) else { continue };
+            let Some(true_tolerance) = tolerance(&healthy, &groups) else { continue };
             cluster.world.probe("a receipt was compared with the places of its shards");
             if receipt.disks > true_tolerance.disks
                 || receipt.racks > true_tolerance.racks
@@ -62,9 +63,9 @@ impl Receipts {
     }
 }
 
-/// The groups of an object's extents, with what the extents can miss at most; none when the object has
-/// been replaced, or lies in the metadata record.
-fn groups_of(latest: &Metadata, key: &Key, receipt: &Receipt) -> Option<Vec<(Group, u32)>> {
+/// The groups of an object's extents; none when the object has been replaced, or lies in the metadata
+/// record.
+fn groups_of(latest: &Metadata, key: &Key, receipt: &Receipt) -> Option<Vec<Group>> {
     let row =
         latest.kv.get(tables::OBJECTS, &tables::object_key(BucketId(1), key.name.as_bytes())).ok()??;
     let row = wire::ObjectRow::decode(row).ok()?;
@@ -72,29 +73,27 @@ fn groups_of(latest: &Metadata, key: &Key, receipt: &Receipt) -> Option<Vec<(Gro
         return None;
     }
     let groups = latest.machine.map().groups();
-    row.extents.iter().map(|extent| Some((groups.get(&GroupId(extent.group))?.clone(), 0))).collect()
+    row.extents.iter().map(|extent| groups.get(&GroupId(extent.group)).cloned()).collect()
 }
 
-/// The most that these places can give: all shards there, every disk well.
-fn tolerance(latest: &Metadata, groups: &[(Group, u32)]) -> Option<Tolerance> {
-    let mut least = Tolerance::UNLIMITED;
-    let mut map = latest.machine.map().clone();
-    let nodes: Vec<_> = map.nodes().values().cloned().collect();
-    for node in nodes {
-        map.put_node(placement::Node { health: placement::Health::Up, ..node });
+/// The map with every node and disk well.
+fn healthy(map: &ClusterMap) -> Option<ClusterMap> {
+    let mut healthy = map.clone();
+    for node in map.nodes().values().cloned() {
+        healthy.put_node(Node { health: Health::Up, ..node });
     }
-    let disks: Vec<_> = map.disks().values().cloned().collect();
-    for disk in disks {
-        map.put_disk(placement::Disk { health: placement::Health::Up, ..disk }).ok()?;
+    for disk in map.disks().values().cloned() {
+        healthy.put_disk(Disk { health: Health::Up, ..disk }).ok()?;
     }
-    for (group, missing) in groups {
-        let profile = map.profiles().get(&group.profile)?;
-        let slots: Vec<_> = group
-            .slots
-            .iter()
-            .map(|slot| placement::Slot { state: placement::SlotState::Whole, ..*slot })
-            .collect();
-        least = least.min_of(placement::tolerance(&map, profile, &slots, *missing));
-    }
-    Some(least)
+    Some(healthy)
+}
+
+/// The most that these places can give, with all shards there.
+fn tolerance(healthy: &ClusterMap, groups: &[Group]) -> Option<Tolerance> {
+    groups.iter().try_fold(Tolerance::UNLIMITED, |least, group| {
+        let profile = healthy.profiles().get(&group.profile)?;
+        let slots: Vec<Slot> =
+            group.slots.iter().map(|slot| Slot { state: SlotState::Whole, ..*slot }).collect();
+        Some(least.min_of(placement::tolerance(healthy, profile, &slots, 0)))
+    })
 }

@@ -38,6 +38,7 @@ use crate::cluster::Cluster;
 use crate::history::{Outcome, ValueId};
 use crate::process::lock;
 use crate::verdict::Kind;
+pub(crate) use put::ledger_receipt;
 use running::Running;
 
 /// The number of the clients' bucket in the ledger.

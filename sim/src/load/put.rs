@@ -108,7 +108,8 @@ fn given_up(has_begun: bool) -> &'static str {
     if has_begun { "a put was given up during its commit" } else { "a put was given up before its commit" }
 }
 
-fn ledger_receipt(receipt: &Receipt) -> history::Receipt {
+/// A receipt as the ledger keeps it.
+pub(crate) fn ledger_receipt(receipt: &Receipt) -> history::Receipt {
     history::Receipt {
         version: receipt.version,
         disks: receipt.tolerates.disks,
