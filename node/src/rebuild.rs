@@ -29,7 +29,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct ExtentToMake {
     pub(crate) extent: ExtentId,
     pub(crate) length: u64,
-    /// Slots where nothing can be read.
+    /// Slots that miss a shard of it, of one stripe or more.
     pub(crate) missing: SlotMask,
 }
 

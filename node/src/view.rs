@@ -66,14 +66,15 @@ impl Placement {
         self.place(slot)?.source.as_ref().filter(|source| source.health < DOWN)
     }
 
-    /// The other slots that may have their shards, best first, each with the disks to ask in turn.
+    /// The other slots that may have their shards, best first, each with the disks to ask in turn. Those in
+    /// `missing` come last: which stripes' shards they miss is not recorded.
     pub(crate) fn donors(&self, slot: SlotIndex, missing: SlotMask) -> Vec<(SlotIndex, Vec<&DiskAt>)> {
         let mut donors: Vec<_> = (0_u8..)
             .map(SlotIndex)
             .zip(&self.places)
-            .filter(|(other, _)| *other != slot && !missing.contains(*other))
+            .filter(|(other, _)| *other != slot)
             .map(|(other, place)| {
-                let rank = (place.at.health, place.rebuilding);
+                let rank = (missing.contains(other), place.at.health, place.rebuilding);
                 let disks: Vec<_> = std::iter::once(&place.at).chain(&place.source).collect();
                 (rank, other, disks)
             })
@@ -220,8 +221,8 @@ pub(crate) mod tests {
         assert_eq!(judge(8, 0, 11, 5), ("ask", not_mine));
     }
 
-    /// Donors: never the slot itself nor one that misses its shard; healthy and whole ones first; a
-    /// rebuilding one is asked at its new disk, then at its source.
+    /// Donors: never the slot itself; healthy and whole ones first, and last those that miss shards of the
+    /// extent; a rebuilding one is asked at its new disk, then at its source.
     #[test]
     fn donors_are_ordered() {
         let mut wire = placement(5);
@@ -235,7 +236,8 @@ pub(crate) mod tests {
             donors.into_iter().map(|(slot, disks)| (slot.0, numbers(disks))).collect::<Vec<_>>()
         };
         assert_eq!(donors(2, 0), [(1, vec![12, 99]), (0, vec![11])]);
-        assert_eq!(donors(0, 0b100), [(1, vec![12, 99])]);
+        assert_eq!(donors(0, 0b100), [(1, vec![12, 99]), (2, vec![13])]);
+        assert_eq!(donors(2, 0b010), [(0, vec![11]), (1, vec![12, 99])]);
         // A source whose health nobody tells is not relied on for copies.
         assert_eq!(placement.copy_source(SlotIndex(1)), None);
     }

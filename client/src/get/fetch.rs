@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use codec::{StripePart, verify_blocks};
+use codec::{SlotMask, StripePart, verify_blocks};
 use env::rpc::{CallError, Reply, Target};
 use env::{Clock, Env, Monotonic, NetError};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -53,9 +53,10 @@ impl<E: Env> Fetch<E> {
         let clock = self.shared.env.clock();
         let deadline = clock.now().after(self.timeout);
         let group = &self.extent.group;
-        let standings: Vec<Standing> = group.places.iter().map(|place| self.standing(place)).collect();
-        let mut read = StripeRead::new(group.geometry().k(), &self.part, &standings, self.extent.missing);
-        let mut reasons = self.missing_reasons();
+        let slots = SlotMask::first(group.slots()).iter();
+        let standings: Vec<Standing> = slots.map(|slot| self.standing(slot)).collect();
+        let mut read = StripeRead::new(group.geometry().k(), &self.part, &standings);
+        let mut reasons = Vec::new();
         let (mut is_stale, mut passing) = (false, 0);
         let mut calls = FuturesUnordered::new();
         let mut hedge_at = deadline;
@@ -146,20 +147,17 @@ impl<E: Env> Fetch<E> {
         check(reply, blocks, self.part.shard_bytes, self.tag).map_err(CallError::Failed)
     }
 
-    fn standing(&self, place: &Place) -> Standing {
-        if place.health != Health::Up || self.shared.is_suspect(place) {
+    fn standing(&self, slot: SlotIndex) -> Standing {
+        let place = self.extent.group.place(slot);
+        if self.extent.missing.contains(slot) {
+            Standing::Missing
+        } else if place.health != Health::Up || self.shared.is_suspect(place) {
             Standing::Suspect
         } else if place.hollow {
             Standing::Hollow
         } else {
             Standing::Good
         }
-    }
-
-    fn missing_reasons(&self) -> Vec<String> {
-        let group = &self.extent.group;
-        let line = |slot| format!("slot {slot} on disk {}: not filled yet", group.place(slot).disk);
-        self.extent.missing.iter().map(line).collect()
     }
 
     fn undecodable(&self, reachable: usize, reasons: Vec<String>) -> GetError {
