@@ -243,6 +243,14 @@ impl<E: Env> Pass<'_, E> {
             self.removed.shards += shards;
             self.removed.bytes += bytes;
         }
+        if let Some(placement) = node.placement(group) {
+            for name in compare::superfluous(group, &before, &answer, placement.geometry) {
+                let Removed { shards, bytes } = *self.store.delete(name).await?.get();
+                debug!(disk = %self.disk, shard = %name, "behind the end of its extent, dropped");
+                self.removed.shards += shards;
+                self.removed.bytes += bytes;
+            }
+        }
         self.report_strays(group, &before, &answer).await?;
         let to_verify = self.settle(group, after, &answer);
         let next_after = Some(answer.through).filter(|through| *through < LAST);

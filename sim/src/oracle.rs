@@ -9,6 +9,7 @@ use meta::raft::inspect;
 use meta::state::{Machine, tables};
 use node::store::survey::{Survey, survey};
 use placement::{Group, SlotState};
+use proto::limits::GRANT_MS;
 use proto::prost::Message;
 use proto::{DiskId, DiskUuid, ExtentId, GroupId, NodeId, ShardName, SlotIndex, StripeIndex, wire};
 use simhost::kv::ForensicKv;
@@ -84,6 +85,12 @@ impl Metadata {
         let row = wire::ExtentRow::decode(value).ok()?;
         let group = self.machine.map().groups().get(&group)?.clone();
         Some(Committed { group, id, length: row.length, missing: row.missing, row })
+    }
+
+    /// Whether an extent that is not committed never will be. What was written since the faults ended, or
+    /// granted by a leader whose clock was ahead, may lie on disks as long as its grant.
+    pub fn grant_is_over(&self, extent: ExtentId) -> bool {
+        extent.granted().as_millis().saturating_add(GRANT_MS) < self.machine.cluster_time().as_millis()
     }
 
     /// The stripes of an extent, as the codec cuts them.

@@ -1,6 +1,7 @@
 //! Peers that speak the protocol in ways that the library would not.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -153,7 +154,10 @@ pub fn issue_from(ca: &Path, identity: &str, start: SystemTime, validity: Durati
     let identity: Identity = identity.parse().expect("an identity");
     let authority = Authority::open(ca).expect("an authority");
     let issued = authority.issue_at(&identity, start, validity).expect("a certificate");
-    issued.write(&ca.with_file_name("more-certs")).expect("written")
+    // A directory of its own: two that write there at the same time would both make the CA's certificate.
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    issued.write(&ca.with_file_name(format!("more-certs-{number}"))).expect("written")
 }
 
 /// The failure in an answer as it stands on the wire.

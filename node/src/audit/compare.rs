@@ -106,6 +106,25 @@ pub(super) fn orphans(before: &[Held], answer: &Answer) -> Vec<(ExtentId, SlotIn
         .collect()
 }
 
+/// What was held *before* the answer behind the last stripe of a committed extent: a put that was let down in
+/// the middle commits what is whole, and begins another extent with the rest. An extent never grows.
+pub(super) fn superfluous(
+    group: GroupId,
+    before: &[Held],
+    answer: &Answer,
+    geometry: Geometry,
+) -> Vec<ShardName> {
+    let beyond = |held: &Held| {
+        let committed = answer.extents.get(&held.extent);
+        let layout = committed.and_then(|committed| geometry.extent(committed.length).ok());
+        let (extent, slot) = (held.extent, held.slot);
+        let is_beyond = move |stripe: &StripeIndex| layout.is_some_and(|layout| stripe.0 >= layout.stripes());
+        let name = move |stripe| ShardName { group, extent, stripe, slot };
+        held.stripes.clone().into_iter().filter(is_beyond).map(name)
+    };
+    before.iter().flat_map(beyond).collect()
+}
+
 /// Committed extents of which the disk's slot should have all shards, and lacks one *after* the answer.
 pub(super) fn lost(after: &[Held], answer: &Answer, duty: &Duty) -> Vec<ExtentId> {
     let there: BTreeMap<ExtentId, &Held> =
@@ -184,6 +203,24 @@ mod tests {
         assert_eq!(orphans(&before, &answer), [(old, SlotIndex(0)), (old, SlotIndex(1))]);
         answer.through = ExtentId(old.0 - 1);
         assert_eq!(orphans(&before, &answer), []);
+    }
+
+    /// Superfluous is what lies behind the end of a committed extent, and nothing of one that is not committed or
+    /// whose length makes no sense.
+    #[test]
+    fn superfluous_is_beyond_the_end() {
+        let (known, young, odd) = (id(1, 1), id(1, 2), id(1, 3));
+        let before = [
+            held(known, 0, &[0, 1, 2]),
+            held(known, 1, &[0, 2, 3, 9]),
+            held(young, 1, &[7]),
+            held(odd, 1, &[7]),
+        ];
+        let nonsense = Committed { length: u64::MAX, ..COMMITTED };
+        let answer = answer(&[(known, COMMITTED), (odd, nonsense)], 0);
+        let names = superfluous(GROUP, &before, &answer, duty().geometry);
+        let names: Vec<_> = names.iter().map(|name| (name.extent, name.stripe.0, name.slot.0)).collect();
+        assert_eq!(names, [(known, 3, 1), (known, 9, 1)]);
     }
 
     /// Lost is what should be there: not while the slot rebuilds, nor by another epoch, nor what is recorded

@@ -1,8 +1,11 @@
 //! Once faults have ended, everything becomes whole within a bound of time, with nothing for a person
 //! to do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use proto::{ShardName, StripeIndex};
 
 use crate::checkers::raft;
 use crate::cluster::Cluster;
@@ -120,10 +123,11 @@ fn garbage_amiss(latest: &oracle::Metadata) -> Result<(), String> {
 
 async fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), String> {
     let disks = oracle::disks(cluster).await;
-    let mut committed = std::collections::BTreeSet::new();
+    let mut committed = BTreeMap::new();
     for extent in latest.committed() {
-        committed.insert((extent.group.id, extent.id));
-        for stripe in (0..latest.stripes(&extent)).map(proto::StripeIndex) {
+        let stripes = latest.stripes(&extent);
+        committed.insert((extent.group.id, extent.id), stripes);
+        for stripe in (0..stripes).map(StripeIndex) {
             let intact = disks.intact(latest, &extent, stripe);
             if intact.len() < extent.group.slots.len() {
                 return Err(format!(
@@ -134,9 +138,12 @@ async fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(),
         }
     }
     for disk in disks.by_uuid.values() {
-        if let Some(shard) =
-            disk.shards.keys().find(|shard| !committed.contains(&(shard.group, shard.extent)))
-        {
+        let is_needed = |shard: &ShardName| {
+            let stripes = committed.get(&(shard.group, shard.extent));
+            stripes.is_some_and(|stripes| shard.stripe.0 < *stripes)
+        };
+        let is_orphan = |shard: &&ShardName| !is_needed(shard) && latest.grant_is_over(shard.extent);
+        if let Some(shard) = disk.shards.keys().find(is_orphan) {
             return Err(format!("node {} {} still keeps {shard}, which no object has", disk.node, disk.path));
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::limits::GRANT_MS;
 use proto::{DiskUuid, ShardName, SlotIndex, StripeIndex};
 
 use crate::cluster::Cluster;
@@ -22,10 +21,7 @@ pub(super) fn check(cluster: &Cluster, latest: &Metadata, disks: &Disks) {
         let nothing = BTreeMap::new();
         let wanted = expected.get(uuid).unwrap_or(&nothing);
         let found: BTreeSet<ShardName> = disk.shards.keys().copied().collect();
-        // What was written since the faults ended and not committed may lie there as long as its grant.
-        let is_over = |shard: &&ShardName| {
-            shard.extent.granted().as_millis() + GRANT_MS < latest.machine.cluster_time().as_millis()
-        };
+        let is_over = |shard: &&ShardName| latest.grant_is_over(shard.extent);
         let leaked = found.iter().filter(|shard| !wanted.contains_key(*shard));
         let young = leaked.clone().any(|shard| !is_over(&shard));
         let leaked: Vec<String> = leaked.filter(is_over).take(NAMED).map(ToString::to_string).collect();
