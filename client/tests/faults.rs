@@ -7,7 +7,7 @@ mod support;
 
 use bytes::Bytes;
 use client::{Bucket, GetError, GetOptions, PutError, PutOptions};
-use proto::{ErrorCode, ObjectKey};
+use proto::{ErrorCode, ObjectKey, wire};
 use support::host::Host;
 use support::{Fake, Fault, NODES};
 
@@ -49,6 +49,46 @@ async fn what_is_put_comes_back() {
         let range = get(&bucket, Some(from as u64..to as u64)).await.unwrap();
         assert_eq!(range, object(bytes)[from..to], "{bytes} bytes");
     }
+}
+
+/// A wrong hint of the size costs another question at most, also when the put has to go to another group later.
+#[tokio::test(start_paused = true)]
+async fn wrong_hints_break_nothing() {
+    for silent in [None, Some(1)] {
+        for hint in [0, 4096, 4097, 65_536, 65_537, 1 << 30] {
+            let fake = Fake::start().await;
+            let bucket = fake.bucket().await;
+            fake.state().faults.extend(silent.map(|node| (node, Fault::Silent)));
+            for bytes in [4097, 65_536, 65_537, 9 * STRIPE] {
+                let options = PutOptions { size_hint: Some(hint), ..PutOptions::default() };
+                let opens = fake.state().opens;
+                let receipt = bucket.put(&key(), object(bytes), options).await.unwrap();
+                assert_eq!(receipt.size, bytes as u64);
+                assert!(silent.is_some() || fake.state().opens <= opens + 2, "{hint}, {bytes}");
+                assert_eq!(get(&bucket, None).await.unwrap(), object(bytes), "{hint}, {bytes}");
+            }
+        }
+    }
+}
+
+/// When there is a place for one kind of objects alone, those are put, and others fail with what the metadata
+/// service says of them.
+#[tokio::test(start_paused = true)]
+async fn what_has_a_place_is_put() {
+    let fake = Fake::start().await;
+    let bucket = fake.bucket().await;
+    let coded = std::mem::take(&mut fake.state().groups);
+    let small = |group: &wire::Placement| group.k == 1;
+    fake.state().groups =
+        coded.iter().filter(|(_, group)| small(group)).map(|(id, g)| (*id, g.clone())).collect();
+    put(&bucket, 65_536).await.unwrap();
+    let error = put(&bucket, 65_537).await.unwrap_err();
+    let refused = |error: &PutError| matches!(error, PutError::Service(client::Error::Refused(failure)) if failure.code == ErrorCode::NoLegalPlace);
+    assert!(refused(&error), "{error}");
+    assert!(!error.to_string().contains("offered no group"), "{error}");
+    fake.state().groups = coded.into_iter().filter(|(_, group)| !small(group)).collect();
+    put(&bucket, 65_536).await.unwrap();
+    assert_eq!(get(&bucket, None).await.unwrap(), object(65_536));
 }
 
 /// Reading all of a healthy object asks each data shard once, and no parity.

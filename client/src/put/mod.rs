@@ -63,6 +63,19 @@ struct Grant {
     groups: Vec<Group>,
 }
 
+impl Grant {
+    /// The groups for objects of this kind.
+    fn offered(&self, is_small: bool) -> &[Group] {
+        if is_small { &self.small_groups } else { &self.groups }
+    }
+
+    /// A size for which the next grants have groups of this kind and no others.
+    fn size_of_kind(&self, is_small: bool) -> u64 {
+        let small_max = self.small_bytes_max as u64;
+        if is_small { small_max } else { small_max.max(INLINE_BYTES_MAX as u64) + 1 }
+    }
+}
+
 /// What has been written.
 #[derive(Default)]
 struct Body {
@@ -92,11 +105,8 @@ impl<'a, E: Env> Put<'a, E> {
             let (size, crc32c) = feed.totals();
             return self.commit(Body { inline, size, crc32c, ..Body::default() }).await;
         }
-        let grant = self.open(&[]).await?;
-        let has_small = grant.small_bytes_max > 0 && !grant.small_groups.is_empty();
-        let is_small = has_small && self.moving(feed.ends_within(grant.small_bytes_max)).await?;
-        let offered = if is_small { &grant.small_groups } else { &grant.groups };
-        let geometry = offered.first().ok_or_else(no_group)?.geometry();
+        let (grant, is_small) = self.first_grant(&mut feed).await?;
+        let geometry = grant.offered(is_small).first().ok_or_else(no_group)?.geometry();
         let mut body = Body::default();
         {
             let stripe_bytes = geometry.stripe_bytes();
@@ -111,6 +121,29 @@ impl<'a, E: Env> Put<'a, E> {
         self.commit(body).await
     }
 
+    /// A grant with groups for what the source turns out to be, and whether that is a small object. The hint
+    /// may have been wrong, or there was a place for objects of the other kind alone: then it is asked again.
+    async fn first_grant<S: Source>(&self, feed: &mut Feed<S>) -> Result<(Grant, bool), PutError> {
+        let hint = self.options.size_hint.filter(|bytes| *bytes > INLINE_BYTES_MAX as u64);
+        let (grant, is_small) = self.grant_for(feed, hint).await?;
+        if !grant.offered(is_small).is_empty() {
+            return Ok((grant, is_small));
+        }
+        let is_longer = !grant.small_groups.is_empty();
+        self.grant_for(feed, is_longer.then(|| grant.size_of_kind(false))).await
+    }
+
+    async fn grant_for<S: Source>(
+        &self,
+        feed: &mut Feed<S>,
+        hint: Option<u64>,
+    ) -> Result<(Grant, bool), PutError> {
+        let grant = self.open(hint, &[]).await?;
+        let has_small = grant.small_bytes_max > 0 && !grant.small_groups.is_empty();
+        let is_small = has_small && self.moving(feed.ends_within(grant.small_bytes_max)).await?;
+        Ok((grant, is_small))
+    }
+
     /// Writes all stripes, extent after extent.
     async fn write<S>(
         &self,
@@ -123,6 +156,7 @@ impl<'a, E: Env> Put<'a, E> {
     where
         S: Stream<Item = Result<Bytes, PutError>> + FusedStream + Unpin + Send,
     {
+        let hint = grant.size_of_kind(is_small);
         let mut backlog = VecDeque::new();
         let mut avoid: Vec<GroupId> = Vec::new();
         let mut fruitless = 0;
@@ -158,7 +192,7 @@ impl<'a, E: Env> Put<'a, E> {
                     }
                 }
             }
-            grant = self.open(&avoid).await?;
+            grant = self.open(Some(hint), &avoid).await?;
         }
     }
 
@@ -181,13 +215,14 @@ impl<'a, E: Env> Put<'a, E> {
         Ok(self.moving(next).await?.map(Some))
     }
 
-    /// Asks where to write. Groups and disks that failed are avoided, if that leaves any.
-    async fn open(&self, avoid: &[GroupId]) -> Result<Grant, PutError> {
+    /// Asks where to write an object of about that size. Groups and disks that failed are avoided, if that
+    /// leaves any.
+    async fn open(&self, size_hint: Option<u64>, avoid: &[GroupId]) -> Result<Grant, PutError> {
         let call = wire::OpenPut {
             tenant: self.tenant.to_string(),
             bucket: self.bucket.to_string(),
-            bytes_hint: self.options.size_hint.unwrap_or(0),
-            size_unknown: self.options.size_hint.is_none(),
+            bytes_hint: size_hint.unwrap_or(0),
+            size_unknown: size_hint.is_none(),
             avoid_groups: avoid.iter().map(|group| group.0).collect(),
             avoid_disks: self.shared.failed_disks(),
         };

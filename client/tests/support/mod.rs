@@ -201,7 +201,7 @@ impl State {
                 cluster_id: ClusterId(5).to_wire(),
                 ..Default::default()
             }),
-            Call::OpenPut(call) => Outcome::OpenPut(self.open_put(&call)),
+            Call::OpenPut(call) => Outcome::OpenPut(self.open_put(&call)?),
             Call::GetPlacement(call) => Outcome::GetPlacement(wire::GetPlacementReply {
                 placement: self.groups.get(&call.group).cloned(),
             }),
@@ -212,24 +212,32 @@ impl State {
         Ok(Answer { cluster_time_ms: NOW_MS, ..Answer::new(result) })
     }
 
-    fn open_put(&mut self, call: &wire::OpenPut) -> wire::OpenPutReply {
+    /// Offers the kinds of groups that the size needs, as far as there are any.
+    fn open_put(&mut self, call: &wire::OpenPut) -> Result<wire::OpenPutReply, Failure> {
         self.opens += 1;
+        let needs_coded = call.size_unknown || call.bytes_hint > 65_536;
+        let needs_small = call.size_unknown || (call.bytes_hint > 4096 && !needs_coded);
         let offered = |small: bool| {
             let groups = self.groups.values().filter(|group| (group.k == 1) == small);
             groups.filter(|group| !call.avoid_groups.contains(&group.group) || small).cloned().collect()
         };
-        let (small_groups, mut groups): (_, Vec<_>) = (offered(true), offered(false));
+        let (mut small_groups, mut groups): (Vec<_>, Vec<_>) = (offered(true), offered(false));
         if groups.is_empty() {
             groups = self.groups.values().filter(|group| group.k > 1).cloned().collect();
         }
-        wire::OpenPutReply {
+        small_groups.retain(|_| needs_small);
+        groups.retain(|_| needs_coded);
+        if (needs_small || needs_coded) && small_groups.is_empty() && groups.is_empty() {
+            return refuse(ErrorCode::NoLegalPlace);
+        }
+        Ok(wire::OpenPutReply {
             granted_ms: NOW_MS,
             expires_ms: NOW_MS + 1,
             inline_bytes_max: 4096,
             small_bytes_max: 65_536,
             small_groups,
             groups,
-        }
+        })
     }
 
     fn commit(&mut self, call: wire::CommitObject) -> Result<wire::CommitObjectReply, Failure> {
