@@ -69,27 +69,24 @@ impl<E: Env> Shared<E> {
         self.node.linearize().await?;
         let term = self.node.standing().term;
         let full_disks: BTreeSet<DiskId> = self.watch(term).liveness.full_disks().collect();
-        let open = |substitutes| {
+        let mut tried = BTreeSet::new();
+        // Each turn but the last tries one profile more, and an object has two at most.
+        loop {
             let (spread, now) = (self.env.rng().u64(), self.env.clock().wall());
-            let options = OpenOptions { spread, now, substitutes, full_disks: &full_disks };
-            self.node.replica().read(|machine, _| open_put(machine, request, options)).map_err(failed)
-        };
-        let profile = match open(true)? {
-            Opened::Granted(reply) => return Ok(*reply),
-            Opened::NeedSubstitutes { profile } => profile,
-        };
-        let form = wire::FormSubstitutes { profile: profile.0, groups: SUBSTITUTES };
-        match self.propose(Action::FormSubstitutes(form)).await {
-            Ok(_) => {}
-            // None can be formed: what else there is, the second question finds.
-            Err(refused) if refused.code == ErrorCode::NoLegalPlace => {}
-            Err(failure) => return Err(failure),
-        }
-        match open(false)? {
-            Opened::Granted(reply) => Ok(*reply),
-            Opened::NeedSubstitutes { .. } => {
-                Err(Failure::new(ErrorCode::NoLegalPlace, "no group can take a write just now"))
+            let options = OpenOptions { spread, now, tried: &tried, full_disks: &full_disks };
+            let opened = self.node.replica().read(|machine, _| open_put(machine, request, options));
+            let profile = match opened.map_err(failed)? {
+                Opened::Granted(reply) => return Ok(*reply),
+                Opened::NeedSubstitutes { profile } => profile,
+            };
+            let form = wire::FormSubstitutes { profile: profile.0, groups: SUBSTITUTES };
+            match self.propose(Action::FormSubstitutes(form)).await {
+                Ok(_) => {}
+                // None can be formed: what else there is, the next question finds.
+                Err(refused) if refused.code == ErrorCode::NoLegalPlace => {}
+                Err(failure) => return Err(failure),
             }
+            tried.insert(profile);
         }
     }
 }

@@ -22,8 +22,8 @@ const PROBES_MAX: usize = 4096;
 pub enum Opened {
     /// Write there.
     Granted(Box<wire::OpenPutReply>),
-    /// No group of the profile is healthy: have substitutes formed, then ask once more. Asked with
-    /// `substitutes` false, [`open_put`] does not answer this.
+    /// No group of the profile is healthy: have others formed, then ask once more, with the profile in
+    /// [`OpenOptions::tried`]. Of a profile that is there [`open_put`] does not answer this.
     NeedSubstitutes {
         /// The profile that needs them.
         profile: ProfileId,
@@ -37,14 +37,16 @@ pub struct OpenOptions<'a> {
     pub spread: u64,
     /// Now, by the leader's clock; the grant begins then, or at cluster time if that is later.
     pub now: Timestamp,
-    /// May substitute groups still be formed? False when that was just tried.
-    pub substitutes: bool,
+    /// The profiles for which it was just tried to form substitute groups. A put of unknown size may need
+    /// them of two.
+    pub tried: &'a BTreeSet<ProfileId>,
     /// Disks that report to be full: avoided as long as there are others.
     pub full_disks: &'a BTreeSet<DiskId>,
 }
 
 /// Grants a put: groups that are healthy and not to be avoided; if there are none, healthy ones; if there
 /// are none, substitutes; if there cannot be any, groups with as many healthy slots as a commit needs.
+/// While the size is unknown, groups of one kind are enough: who needs the others asks again, and is told.
 ///
 /// # Errors
 ///
@@ -94,17 +96,26 @@ pub fn open_put(machine: &Machine, open: &wire::OpenPut, options: OpenOptions<'_
             .chain(options.full_disks.iter().copied())
             .collect(),
     };
+    let mut nowhere = None;
     for (profile, places) in wanted {
         let Some(profile) = profile else { continue };
-        let groups = match choose(machine, profile, &avoid, options)? {
-            Choice::Groups(groups) => groups,
-            Choice::NeedSubstitutes => return Ok(Opened::NeedSubstitutes { profile }),
+        let groups = match choose(machine, profile, &avoid, options) {
+            Ok(Choice::Groups(groups)) => groups,
+            Ok(Choice::NeedSubstitutes) => return Ok(Opened::NeedSubstitutes { profile }),
+            Err(Error::Refused(failure)) if failure.code == ErrorCode::NoLegalPlace => {
+                nowhere = Some(failure);
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         for group in groups {
             places.push(to_placement(machine.map(), group).map_err(wrong_map)?);
         }
     }
-    Ok(Opened::Granted(Box::new(reply)))
+    match nowhere {
+        Some(failure) if reply.small_groups.is_empty() && reply.groups.is_empty() => Err(failure.into()),
+        _ => Ok(Opened::Granted(Box::new(reply))),
+    }
 }
 
 enum Choice<'a> {
@@ -129,7 +140,7 @@ fn choose<'a>(
             return Ok(Choice::Groups(groups));
         }
     }
-    if options.substitutes && !profile.refuse_below_policy() {
+    if !options.tried.contains(&profile.id()) {
         return Ok(Choice::NeedSubstitutes);
     }
     let groups = good_enough(machine, profile, options.spread);

@@ -90,7 +90,8 @@ impl Machine {
         self.add_groups(tx, groups, next)
     }
 
-    /// Groups on what is left, unless there are groups enough that can be written.
+    /// Groups on what is left, unless there are groups enough that can be written: legal ones alone, if the
+    /// profile refuses others.
     pub(super) fn form_substitutes<K: KvRead>(
         &mut self,
         tx: &mut Tx<'_, K>,
@@ -106,21 +107,14 @@ impl Machine {
                 form.groups
             )));
         }
-        if profile.refuse_below_policy() {
-            let sentence = format!(
-                "profile {} refuses to write below its policy, and no legal group is healthy: bring disks back",
-                profile.name()
-            );
-            return Err(refuse(ErrorCode::NoLegalPlace, sentence));
-        }
         let wanted = usize::try_from(form.groups).unwrap_or(usize::MAX);
         let writable = pick_for_write(&self.map, id, &Avoid::default(), wanted, 0).len();
         let lacking = wanted.saturating_sub(writable);
         // Several writers ask at once; the first one's groups serve them all.
         if let Some(count) = u32::try_from(lacking).ok().filter(|count| *count > 0) {
             let first = self.totals.next_group.max(1);
-            let made = create_substitutes(&self.map, profile, count, GroupId(first))
-                .map_err(|none| no_place(&none))?;
+            let make = if profile.refuse_below_policy() { create_groups } else { create_substitutes };
+            let made = make(&self.map, profile, count, GroupId(first)).map_err(|none| no_place(&none))?;
             let next = after(&made, first)?;
             self.add_groups(tx, made, next)?;
         }

@@ -134,12 +134,18 @@ impl Cluster {
     /// The group that an extent of an object of that size goes to.
     pub(super) fn open(&mut self, bytes_hint: u64) -> Option<wire::Placement> {
         let open = wire::OpenPut { tenant: "t".into(), bucket: "b".into(), bytes_hint, ..Default::default() };
+        self.open_as(&open)
+    }
+
+    /// The first group of the answer; forms substitutes if need be.
+    pub(super) fn open_as(&mut self, open: &wire::OpenPut) -> Option<wire::Placement> {
         let full_disks = BTreeSet::new();
-        for substitutes in [true, false] {
+        let mut tried = BTreeSet::new();
+        loop {
             let spread = u64::try_from(self.random()).unwrap().wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let now = Timestamp::from_millis(self.now_ms);
-            let options = OpenOptions { spread, now, substitutes, full_disks: &full_disks };
-            match open_put(&self.machine, &open, options) {
+            let options = OpenOptions { spread, now, tried: &tried, full_disks: &full_disks };
+            match open_put(&self.machine, open, options) {
                 Ok(Opened::Granted(reply)) => {
                     return reply.groups.into_iter().chain(reply.small_groups).next();
                 }
@@ -148,11 +154,11 @@ impl Cluster {
                         profile: profile.0,
                         groups: 4,
                     }));
+                    tried.insert(profile);
                 }
                 Err(_) => return None,
             }
         }
-        None
     }
 
     pub(super) fn apply(&mut self, action: Action) -> Answer {

@@ -94,7 +94,7 @@ fn grants() {
         };
         let full_disks = BTreeSet::from([proto::DiskId(1)]);
         let now = Timestamp::from_millis(START_MS + 5);
-        let options = OpenOptions { spread: 3, now, substitutes: true, full_disks: &full_disks };
+        let options = OpenOptions { spread: 3, now, tried: &BTreeSet::new(), full_disks: &full_disks };
         match open_put(&cluster.machine, &open, options) {
             Ok(Opened::Granted(reply)) => *reply,
             other => panic!("{other:?}"),

@@ -241,6 +241,63 @@ fn substitutes_come_and_go() {
     cluster.verify();
 }
 
+/// An object of unknown size may need substitutes of both kinds: they are asked for one after another.
+#[test]
+fn both_kinds_of_substitutes() {
+    let mut cluster = Cluster::with_racks(3);
+    let Action::CreateProfile(mut wide) = cluster.profile("rs-2-2") else { unreachable!() };
+    (wide.m, wide.min_durable) = (2, 3);
+    cluster.done(Action::CreateProfile(wide));
+    let bucket = cluster.bucket("wide", "rs-2-2");
+    cluster.done(bucket);
+    cluster.set_node(3, Health::Down);
+    let open =
+        wire::OpenPut { tenant: "t".into(), bucket: "wide".into(), size_unknown: true, ..Default::default() };
+    let (mut tried, full_disks, now) = (BTreeSet::new(), BTreeSet::new(), Timestamp::ZERO);
+    let reply = loop {
+        let options = OpenOptions { spread: 1, now, tried: &tried, full_disks: &full_disks };
+        match open_put(&cluster.machine, &open, options).unwrap() {
+            Opened::Granted(reply) => break reply,
+            Opened::NeedSubstitutes { profile } => {
+                assert!(tried.insert(profile), "profile {profile} was asked for twice");
+                let form = wire::FormSubstitutes { profile: profile.0, groups: 1 };
+                cluster.done(Action::FormSubstitutes(form));
+            }
+        }
+    };
+    assert_eq!((tried.len(), reply.small_groups.len(), reply.groups.len()), (2, 1, 1));
+    let offered = reply.groups.iter().chain(&reply.small_groups);
+    assert!(offered.flat_map(|group| &group.places).all(|place| place.health == Health::Up.to_wire()));
+}
+
+/// A profile that refuses to stand below its policy gets new groups as long as these are legal.
+#[test]
+fn legal_groups_are_formed_for_all() {
+    let mut cluster = Cluster::with_racks(3);
+    let Action::CreateProfile(mut strict) = cluster.profile("strict") else { unreachable!() };
+    (strict.refuse_below_policy, strict.min_durable) = (true, 3);
+    cluster.done(Action::CreateProfile(strict));
+    let bucket = cluster.bucket("strict", "strict");
+    cluster.done(bucket);
+    cluster.set_node(1, Health::Suspect);
+    let open = |cluster: &mut Cluster| {
+        let open = wire::OpenPut {
+            tenant: "t".into(),
+            bucket: "strict".into(),
+            bytes_hint: 1 << 20,
+            ..Default::default()
+        };
+        cluster.open_as(&open)
+    };
+    assert!(open(&mut cluster).is_none(), "two racks are too few");
+    cluster.done(Action::RegisterNode(register(4, 1)));
+    let groups = cluster.machine.map().groups().len();
+    let placement = open(&mut cluster).unwrap();
+    assert!(!placement.below_policy && cluster.machine.map().groups().len() > groups);
+    assert!(placement.places.iter().all(|place| place.node != 1));
+    cluster.verify();
+}
+
 /// Substitutes of a profile that refuses them, or of none, or too many, are refused.
 #[test]
 fn wrong_substitutes() {
@@ -252,8 +309,8 @@ fn wrong_substitutes() {
     let Action::CreateProfile(mut strict) = cluster.profile("strict") else { unreachable!() };
     strict.refuse_below_policy = true;
     cluster.done(Action::CreateProfile(strict));
-    cluster.refused(form(4, 1), ErrorCode::NoLegalPlace, "refuses");
     cluster.set_node(1, Health::Down);
+    cluster.refused(form(4, 1), ErrorCode::NoLegalPlace, "at most 1 in one rack");
     cluster.set_node(2, Health::Down);
     cluster.refused(form(2, 1), ErrorCode::NoLegalPlace, "disk");
 }
