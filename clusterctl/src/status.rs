@@ -79,7 +79,16 @@ fn problems(status: &wire::GetStatusReply) -> Vec<Problem> {
         } else if report.full {
             add(
                 "DISK_FULL",
-                format!("disk {} ({} of node {}) is full", disk.id, disk.name, disk.node),
+                format!(
+                    "disk {} ({} of node {}) is full{}",
+                    disk.id,
+                    disk.name,
+                    disk.node,
+                    match report.groups_without_room.len() {
+                        0 => String::new(),
+                        groups => format!(", {} cannot be repaired there", count(groups as u64, "group")),
+                    }
+                ),
                 "add disks, or delete objects",
             );
         }

@@ -60,7 +60,8 @@ pub(crate) async fn disks(session: &Session) -> anyhow::Result<()> {
             "id": disk.id, "uuid": hex(&disk.uuid), "node": disk.node, "name": disk.name,
             "health": health(disk.health), "reason": disk.reason, "slots": slots,
             "capacity_bytes": disk.capacity_bytes, "used_bytes": report.used_bytes, "shards": report.shards,
-            "damaged_blocks": report.damaged_blocks, "full": report.full, "engine": report.engine,
+            "damaged_blocks": report.damaged_blocks, "full": report.full,
+            "groups_without_room": report.groups_without_room, "engine": report.engine,
         })
     };
     session.format.print(&disks.iter().map(to_json).collect::<Value>(), || {

@@ -2,20 +2,24 @@
 //!
 //! Extents to fill, slots to rebuild and shards to drop need no decision: nodes read them off the tables
 //! ([`take_work`](crate::state::take::take_work)). Left to decide are moves: slots on disks that stay away
-//! go to other disks ([`replace`]), and groups that were formed below their policy go back to legal places,
-//! one slot at a time, once these are there. Each round is bounded, looks at the state alone, and goes on
-//! where the round before ended; a leader that forgets where it was begins again, without harm.
+//! go to other disks ([`replace`]), slots that miss what their disk has no room for leave it ([`relieve`]),
+//! and groups that were formed below their policy go back to legal places, one slot at a time, once these
+//! are there. Each round is bounded, looks at the state and at what the leader knows of disks
+//! ([`Ailing`]), and goes on where the round before ended; a leader that forgets where it was begins
+//! again, without harm.
 
+mod relieve;
 mod replace;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use env::{KvRead, StorageError};
-use placement::{Group, Health, Legalize, Move, SlotState, legalize};
+use placement::{Group, Health, Legalize, Move, SlotState, legalize_except};
 use proto::{DiskId, GroupId, Timestamp, wire};
 use wire::command::Action;
 
+use relieve::Reliever;
 use replace::{Replacer, can_be_made};
 
 use crate::state::{Machine, leftover_disks};
@@ -32,6 +36,18 @@ const REBUILDING_MAX: usize = 256;
 pub struct Healer {
     after: Option<GroupId>,
     replacer: Replacer,
+    reliever: Reliever,
+}
+
+/// What the leader knows of disks that the state does not tell: it is by reports, and by its own clock.
+#[derive(Clone, Debug, Default)]
+pub struct Ailing {
+    /// Given up for now: they have been down for long.
+    pub out: BTreeSet<DiskId>,
+    /// Full: no slot goes there.
+    pub full: BTreeSet<DiskId>,
+    /// Disks without room for what they should make again, and for which groups.
+    pub without_room: BTreeSet<(DiskId, GroupId)>,
 }
 
 impl Healer {
@@ -41,7 +57,7 @@ impl Healer {
     }
 
     /// The next commands to propose; to be asked again once they are applied. `now` is the leader's
-    /// clock, `out` are the disks that it has given up for now. Refusals of what this proposed are no news: the state has changed meanwhile.
+    /// clock. Refusals of what this proposed are no news: the state has changed meanwhile.
     ///
     /// # Errors
     ///
@@ -51,24 +67,27 @@ impl Healer {
         machine: &Machine,
         kv: &impl KvRead,
         now: Timestamp,
-        out: &BTreeSet<DiskId>,
+        ailing: &Ailing,
     ) -> Result<Vec<Action>, StorageError> {
         let mut actions = Vec::new();
         if machine.has_expired_commands(now) {
             actions.push(Action::Tick(wire::Tick {}));
         }
-        let room = room(machine, out);
+        let room = room(machine, &ailing.out);
         if room == 0 {
             return Ok(actions);
         }
-        let mut moves = self.replacer.next(machine, kv, out, room)?;
+        let mut moves = self.replacer.next(machine, kv, ailing, room)?;
+        let taken: BTreeSet<u32> = moves.iter().map(|to| to.group).collect();
+        let left = room.saturating_sub(moves.len());
+        moves.extend(self.reliever.next(machine, kv, ailing, &taken, left)?);
         for group in self.look_at(machine) {
             if moves.len() >= room {
                 break;
             }
             self.after = Some(group.id);
             if moves.iter().all(|to| to.group != group.id.0) {
-                moves.extend(next_move(machine, kv, group)?);
+                moves.extend(next_move(machine, kv, ailing, group)?);
             }
         }
         actions.extend(moves.into_iter().map(Action::MoveSlot));
@@ -97,20 +116,25 @@ fn room(machine: &Machine, out: &BTreeSet<DiskId>) -> usize {
 fn next_move(
     machine: &Machine,
     kv: &impl KvRead,
+    ailing: &Ailing,
     group: &Group,
 ) -> Result<Option<wire::MoveSlot>, StorageError> {
     if group.slots.iter().any(|slot| slot.state != SlotState::Whole) {
         return Ok(None);
     }
-    let Legalize::Move(to) = legalize(machine.map(), group) else { return Ok(None) };
-    if leftover_disks(kv, group.id)?.contains(&to.to) {
-        return Ok(None);
-    }
+    let barred = barred(kv, ailing, group)?;
+    let Legalize::Move(to) = legalize_except(machine.map(), group, &barred) else { return Ok(None) };
     // Off a disk that is down nothing can be copied.
     if machine.map().disk_health(to.from) == Health::Down && !can_be_made(machine, kv, group)? {
         return Ok(None);
     }
     Ok(Some(move_slot(group, to)))
+}
+
+/// Disks that can take no slot of the group now: those that are full, and those that still have to drop what
+/// they kept of it. These drop it only once the slot is whole, which would wait for the disk.
+fn barred(kv: &impl KvRead, ailing: &Ailing, group: &Group) -> Result<Vec<DiskId>, StorageError> {
+    Ok(leftover_disks(kv, group.id)?.into_iter().chain(ailing.full.iter().copied()).collect())
 }
 
 fn move_slot(group: &Group, to: Move) -> wire::MoveSlot {

@@ -12,11 +12,13 @@ use std::time::Duration;
 use env::Monotonic;
 use placement::{ClusterMap, Disk, Health, Node, REASON_BYTES_MAX};
 use proto::limits::NAME_BYTES_MAX;
-use proto::{DiskId, ErrorCode, Failure, Incarnation, NodeId, wire};
+use proto::{DiskId, ErrorCode, Failure, GroupId, Incarnation, NodeId, wire};
 
 use crate::options::Detection;
 use crate::state::shortened;
 
+/// Groups without room of one disk that are remembered; the others come later.
+const GROUPS_WITHOUT_ROOM_MAX: usize = 64;
 const UNREPORTED: &str = "its node does not report it";
 
 /// See the module.
@@ -177,6 +179,14 @@ impl Liveness {
         let reports = self.nodes.values().filter_map(|heard| heard.disks.as_ref()).flatten();
         reports.filter(|(_, report)| report.full).map(|(disk, _)| *disk)
     }
+
+    /// Disks that last reported to have no room for what they should make again, and of which groups.
+    pub fn without_room(&self) -> impl Iterator<Item = (DiskId, GroupId)> {
+        let reports = self.nodes.values().filter_map(|heard| heard.disks.as_ref()).flatten();
+        reports.flat_map(|(disk, report)| {
+            report.groups_without_room.iter().map(|group| (*disk, GroupId(*group)))
+        })
+    }
 }
 
 impl Heard {
@@ -196,8 +206,10 @@ fn judge_disk(disk: &Disk, report: Option<&wire::DiskReport>) -> Option<wire::Di
     })
 }
 
-/// A report whose texts have a bound.
-fn bounded(report: wire::DiskReport) -> wire::DiskReport {
+/// A report whose texts and lists have a bound.
+fn bounded(mut report: wire::DiskReport) -> wire::DiskReport {
+    report.groups_without_room.truncate(GROUPS_WITHOUT_ROOM_MAX);
+    report.groups_without_room.shrink_to_fit();
     wire::DiskReport {
         name: shortened(&report.name, NAME_BYTES_MAX),
         failure: shortened(&report.failure, REASON_BYTES_MAX),
@@ -384,11 +396,14 @@ mod tests {
         let mut disks = reports(&[1, 3, 99]);
         disks[0].failure = "é".repeat(1000);
         disks[0].full = true;
+        disks[0].groups_without_room = (0..1000).collect();
         liveness.heard(&map, NodeId(1), Incarnation(1), at(0), disks).unwrap();
         let set = liveness.changes(at(0), &map).unwrap();
         let down: Vec<_> = set.disks.iter().map(|disk| (disk.disk, disk.health, disk.reason.len())).collect();
         assert_eq!(down, [(1, 3, 1024), (2, 3, UNREPORTED.len())]);
         assert_eq!(liveness.full_disks().collect::<Vec<_>>(), [DiskId(1)]);
+        let without_room: Vec<_> = liveness.without_room().collect();
+        assert_eq!((without_room.len(), without_room[1]), (64, (DiskId(1), GroupId(1))));
         assert!(liveness.report(&map, DiskId(3)).is_none());
         beat(&mut liveness, &map, 1, 1);
         assert_eq!(liveness.changes(at(1), &map), None);

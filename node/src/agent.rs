@@ -133,7 +133,12 @@ async fn beat<E: Env>(node: &Node<E>, cluster: ClusterId) -> Stopped {
 
 async fn beat_once<E: Env>(node: &Node<E>) -> Result<(), Failure> {
     let known = node.map().version;
-    let disks = node.disks.reports().await.into_iter().filter(|disk| disk.disk != 0).collect();
+    let mut disks = node.disks.reports().await;
+    disks.retain(|disk| disk.disk != 0);
+    for disk in &mut disks {
+        let groups = node.groups_without_room(DiskId(disk.disk));
+        disk.groups_without_room = groups.into_iter().map(|group| group.0).collect();
+    }
     let call = Call::Heartbeat(wire::Heartbeat {
         node: node.options.id.0,
         incarnation: node.incarnation().0,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use env::Monotonic;
-use proto::{DiskId, Epoch, ExtentId, GroupId, InvalidInput, SlotIndex, wire};
+use proto::{DiskId, Epoch, ErrorCode, ExtentId, GroupId, InvalidInput, SlotIndex, wire};
 use tracing::warn;
 
 use crate::view::Placement;
@@ -15,6 +15,8 @@ const FILLS_MAX: usize = 8;
 const REBUILDS_MAX: usize = 4;
 const SETBACK_MIN: Duration = Duration::from_secs(1);
 const SETBACK_MAX: Duration = Duration::from_secs(60);
+/// Failures in a row for lack of room after which the disk counts as having none for the group.
+const FAILURES_WITHOUT_ROOM: u32 = 3;
 
 /// One piece of work, and its key: the same again is the same work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +83,8 @@ fn parse_made(
 #[derive(Clone, Copy, Debug)]
 struct Setback {
     failures: u32,
+    /// The last failure.
+    code: ErrorCode,
     not_before: Monotonic,
 }
 
@@ -106,17 +110,29 @@ impl Board {
         chosen
     }
 
-    /// The job ended, well or not. After a failure, how often it failed in a row.
-    pub(crate) fn done(&mut self, job: &Job, well: bool, now: Monotonic) -> u32 {
+    /// The job ended, well or with a failure. After a failure, how often it failed in a row.
+    pub(crate) fn done(&mut self, job: &Job, failure: Option<ErrorCode>, now: Monotonic) -> u32 {
         self.active.remove(job);
-        if well {
+        let Some(code) = failure else {
             self.setbacks.remove(job);
             return 0;
-        }
+        };
         let failures = self.setbacks.get(job).map_or(0, |setback| setback.failures) + 1;
         let pause = SETBACK_MIN.saturating_mul(1 << (failures - 1).min(10)).min(SETBACK_MAX);
-        self.setbacks.insert(*job, Setback { failures, not_before: now.after(pause) });
+        self.setbacks.insert(*job, Setback { failures, code, not_before: now.after(pause) });
         failures
+    }
+
+    /// Where work keeps failing since the disk has no room for what it should make.
+    pub(crate) fn without_room(&self) -> BTreeSet<(DiskId, GroupId)> {
+        let fails = |setback: &Setback| {
+            setback.code == ErrorCode::DiskFull && setback.failures >= FAILURES_WITHOUT_ROOM
+        };
+        let place = |job: &Job| match *job {
+            Job::Fill { disk, group, .. } | Job::Rebuild { disk, group, .. } => Some((disk, group)),
+            Job::Drop { .. } => None,
+        };
+        self.setbacks.iter().filter(|(_, setback)| fails(setback)).filter_map(|(job, _)| place(job)).collect()
     }
 
     fn has_room(&self, job: &Job) -> bool {
@@ -153,8 +169,35 @@ mod tests {
         let chosen = board.choose(offers.clone(), now);
         assert_eq!(chosen.len(), FILLS_MAX + 1);
         assert!(board.choose(offers.clone(), now).is_empty());
-        board.done(&chosen[0].job, true, now);
+        board.done(&chosen[0].job, None, now);
         assert_eq!(board.choose(offers[1..].to_vec(), now), [fill(FILLS_MAX as u128)]);
+    }
+
+    const FAILED: Option<ErrorCode> = Some(ErrorCode::Unavailable);
+
+    /// What keeps failing for lack of room is known by disk and group, until it succeeds, fails otherwise, or is
+    /// no longer offered.
+    #[test]
+    fn lack_of_room_is_known() {
+        let (mut board, job, now) = (Board::default(), fill(1).job, Monotonic::default());
+        let full = Some(ErrorCode::DiskFull);
+        let place = BTreeSet::from([(DiskId(1), GroupId(1))]);
+        for failures in 1..=5 {
+            assert_eq!(board.without_room().is_empty(), failures <= 3);
+            board.done(&job, full, now);
+        }
+        assert_eq!(board.without_room(), place);
+        board.done(&job, FAILED, now);
+        assert!(board.without_room().is_empty());
+        board.done(&job, full, now);
+        assert_eq!(board.without_room(), place);
+        board.choose(vec![fill(2)], now);
+        assert!(board.without_room().is_empty());
+        for failures in 1..=3 {
+            assert_eq!(board.done(&job, full, now), failures);
+        }
+        board.done(&job, None, now);
+        assert!(board.without_room().is_empty());
     }
 
     /// What fails waits longer each time, others go on, and success forgets.
@@ -164,16 +207,16 @@ mod tests {
         let at = |seconds| Monotonic::new(Duration::from_secs(seconds));
         let job = fill(1).job;
         assert_eq!(board.choose(vec![fill(1)], at(0)), [fill(1)]);
-        assert_eq!(board.done(&job, false, at(0)), 1);
+        assert_eq!(board.done(&job, FAILED, at(0)), 1);
         assert_eq!(board.choose(vec![fill(1), fill(2)], at(0)), [fill(2)]);
         assert_eq!(board.choose(vec![fill(1)], at(1)), [fill(1)]);
-        assert_eq!(board.done(&job, false, at(1)), 2);
+        assert_eq!(board.done(&job, FAILED, at(1)), 2);
         assert!(board.choose(vec![fill(1)], at(2)).is_empty());
         assert_eq!(board.choose(vec![fill(1)], at(3)), [fill(1)]);
-        board.done(&job, true, at(3));
+        board.done(&job, None, at(3));
         assert_eq!(board.choose(vec![fill(1)], at(3)), [fill(1)]);
         // No longer offered: forgotten.
-        board.done(&job, false, at(3));
+        board.done(&job, FAILED, at(3));
         board.choose(Vec::new(), at(3));
         assert!(board.setbacks.is_empty() && board.active.contains(&fill(2).job));
     }

@@ -189,6 +189,7 @@ impl<E: Env> Slot<E> {
             engine: report.engine,
             damaged_blocks: report.damaged_blocks,
             full: report.full,
+            ..Default::default()
         }
     }
 }

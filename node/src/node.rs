@@ -1,5 +1,6 @@
 //! What the parts of one node share.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,8 @@ use crate::options::Options;
 use crate::store::StoreError;
 use crate::view::{NodeMap, Placement};
 
+/// Groups without room that the node tells of one disk at a time.
+const GROUPS_WITHOUT_ROOM_MAX: usize = 64;
 /// How long the node waits for an answer of the metadata service.
 pub(crate) const META_TIMEOUT: Duration = Duration::from_secs(5);
 /// Least time between two refreshes of the node map, whoever asks for them.
@@ -46,6 +49,8 @@ pub(crate) struct Node<E: Env> {
     /// by a repair that knew its extent from before.
     pub(crate) groups: KeyedLocks<GroupId>,
     pub(crate) lost: LostQueue,
+    /// Where work keeps failing since a disk has no room for what it should make.
+    without_room: Mutex<BTreeSet<(DiskId, GroupId)>>,
     /// Rung when the metadata service has work.
     pub(crate) work: Notify,
     map: Mutex<Arc<NodeMap>>,
@@ -69,6 +74,7 @@ impl<E: Env> Node<E> {
             repairs: budget(options.repair_bytes_in_flight.0),
             groups: KeyedLocks::new(),
             lost: LostQueue::default(),
+            without_room: Mutex::default(),
             work: Notify::new(),
             map: Mutex::default(),
             refresh: Coalesced::default(),
@@ -174,6 +180,18 @@ impl<E: Env> Node<E> {
         if lost && !self.lost.push(disk, shard) {
             warn!(%shard, "too many lost shards wait for being reported");
         }
+    }
+
+    /// Remembers where work keeps failing for lack of room.
+    pub(crate) fn set_without_room(&self, places: BTreeSet<(DiskId, GroupId)>) {
+        *self.without_room.lock().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
+    /// Groups of which the disk has no room for what it should make.
+    pub(crate) fn groups_without_room(&self, disk: DiskId) -> Vec<GroupId> {
+        let places = self.without_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_disk = places.range((disk, GroupId(0))..=(disk, GroupId(u32::MAX)));
+        of_disk.take(GROUPS_WITHOUT_ROOM_MAX).map(|(_, group)| *group).collect()
     }
 
     /// A pause that grows with the number of failures, from 100 ms to about 5 s, never the same twice.

@@ -85,6 +85,30 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         stream::iter(stripes).buffer_unordered(in_flight).try_collect::<()>().await
     }
 
+    /// Does another disk still keep what the slot had before?
+    pub(crate) fn has_source(&self) -> bool {
+        self.placement.place(self.slot).is_some_and(|place| place.source.is_some())
+    }
+
+    /// Is every shard of the extent there, whole? Makes none.
+    ///
+    /// # Errors
+    ///
+    /// When the disk cannot be read.
+    pub(crate) async fn has_extent(&self, extent: ExtentToMake) -> Result<bool, Failure> {
+        let layout = self.placement.geometry.extent(extent.length)?;
+        for stripe in (0..layout.stripes()).map(StripeIndex) {
+            let Some(shard_bytes) = layout.shard_bytes(stripe) else { continue };
+            let name =
+                ShardName { group: self.placement.group, extent: extent.extent, stripe, slot: self.slot };
+            match self.store.check(name, Priority::Repair).await? {
+                Presence::Whole(stat) if stat.shard_bytes as usize == shard_bytes => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     async fn make_stripe(
         &self,
         extent: ExtentToMake,

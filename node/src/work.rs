@@ -53,6 +53,7 @@ pub(crate) async fn run<E: Env>(node: Arc<Node<E>>) {
         for Offer { job, placement } in board.choose(offers, node.env.clock().now()) {
             running.push(perform(node.clone(), job, placement).boxed());
         }
+        node.set_without_room(board.without_room());
         if ended.is_empty() {
             tokio::select! {
                 biased;
@@ -107,7 +108,7 @@ fn settle<E: Env>(
     let mut report = wire::ReportWork { node: node.options.id.0, ..Default::default() };
     let now = node.env.clock().now();
     for (job, result) in ended {
-        let failures = board.done(&job, result.is_ok(), now);
+        let failures = board.done(&job, result.as_ref().err().map(|error| error.code), now);
         match result {
             Ok(done) => add_to_report(&mut report, &job, &done),
             Err(error) if failures == FAILURES_TO_WARN => warn!(?job, %error, "work keeps failing"),
@@ -241,19 +242,21 @@ async fn rebuild<E: Env>(
     let store = store_of(node, disk)?;
     let group = placement.group;
     info!(%group, %slot, %disk, "rebuild begins");
-    let (mut after, mut extents) = (None, 0_u64);
+    let (mut after, mut extents, mut is_full) = (None, 0_u64, false);
     loop {
         let _alone = node.groups.lock(group).await;
         let page = list_extents(node, group, after, EXTENTS_PER_PAGE, Timestamp::ZERO).await?;
         let maker = SlotMaker::new(node, &store, &placement, slot);
+        let mut left_out = Vec::new();
         for found in &page.extents {
             let to_make = ExtentToMake::parse(found, &placement)?;
             // What the slot is known to miss is filled, and reported, extent by extent.
-            if !to_make.missing.contains(slot) {
-                maker.make_extent(to_make).await?;
+            if !to_make.missing.contains(slot) && !make_if_it_fits(&maker, to_make, &mut is_full).await? {
+                left_out.push(to_make.extent);
             }
             (after, extents) = (Some(to_make.extent), extents + 1);
         }
+        report_left_out(node, disk, &placement, slot, left_out).await?;
         if !page.more {
             break;
         }
@@ -269,6 +272,51 @@ async fn rebuild<E: Env>(
     }
     info!(%group, %slot, %disk, extents, "rebuild is whole");
     Ok(Done::Made(placement.epoch))
+}
+
+/// Makes what a rebuild needs of an extent; false when the disk `is_full` and the extent has to be left out. As
+/// long as another disk still has the slot's shards nothing is left out: it keeps them until all are here.
+async fn make_if_it_fits<E: Env>(
+    maker: &SlotMaker<'_, E>,
+    extent: ExtentToMake,
+    is_full: &mut bool,
+) -> Result<bool, Failure> {
+    if *is_full {
+        return maker.has_extent(extent).await;
+    }
+    match maker.make_extent(extent).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.code == ErrorCode::DiskFull && !maker.has_source() => {
+            *is_full = true;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The slot misses these extents: so they are filled when there is room, here or where the slot goes then.
+async fn report_left_out<E: Env>(
+    node: &Node<E>,
+    disk: DiskId,
+    placement: &Placement,
+    slot: SlotIndex,
+    extents: Vec<ExtentId>,
+) -> Result<(), Failure> {
+    if extents.is_empty() {
+        return Ok(());
+    }
+    let group = placement.group;
+    info!(%group, %slot, %disk, extents = extents.len(), "rebuild leaves out what the disk has no room for");
+    let item = |extent: ExtentId| wire::SlotFilled {
+        group: group.0,
+        extent: extent.to_wire(),
+        slot: u32::from(slot.0),
+        disk: disk.0,
+        epoch: placement.epoch.0,
+    };
+    let lost = extents.into_iter().map(item).collect();
+    let report = wire::ReportWork { node: node.options.id.0, lost, ..Default::default() };
+    node.ask_meta(Call::ReportWork(report)).await.map(drop)
 }
 
 /// A page of a group's committed extents, as of cluster time `not_before` if that is past.

@@ -66,7 +66,9 @@ pub use domain::{Domain, FailureDomain};
 pub use explain::{Explanation, SlotExplanation, explain};
 pub use group::{Group, Slot, SlotState, slot_rebuilt};
 pub use map::ClusterMap;
-pub use moves::{Legalize, Move, RelocateError, apply_move, legalize, relocate, relocate_except};
+pub use moves::{
+    Legalize, Move, RelocateError, apply_move, legalize, legalize_except, relocate, relocate_except,
+};
 pub use profile::{Profile, ProfileSettings, SmallObjects};
 pub use reach::to_placement;
 pub use reject::{NoLegalPlace, REJECTIONS_MAX, Reason, Rejected, Rejection, Shortage};

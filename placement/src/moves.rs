@@ -44,10 +44,20 @@ pub enum Legalize {
 /// being rebuilt before it moves once more) this ends in a legal group whenever the healthy disks allow
 /// one, after as many moves as there were slots too many: never more than `k + m`.
 pub fn legalize(map: &ClusterMap, group: &Group) -> Legalize {
+    legalize_except(map, group, &[])
+}
+
+/// [`legalize`], but not to the disks `barred`, such as those that are full.
+pub fn legalize_except(map: &ClusterMap, group: &Group, barred: &[DiskId]) -> Legalize {
+    let leaving = |from| {
+        let mut leaving = leaving(group, from);
+        leaving.extend(barred);
+        leaving
+    };
     let stuck = |violations, profile: Option<&Profile>| {
         let rejected = profile.map(|profile| {
             let slots: Vec<DiskId> = group.slots.iter().map(|slot| slot.disk).collect();
-            Rejected::collect(map, profile, &slots, &leaving(group, None), &[])
+            Rejected::collect(map, profile, &slots, &leaving(None), &[])
         });
         Legalize::Stuck { violations, rejected: rejected.unwrap_or_default() }
     };
@@ -56,7 +66,7 @@ pub fn legalize(map: &ClusterMap, group: &Group) -> Legalize {
     let mut pool = Pool::new(map, profile.id());
     for slot in movers(map, &pool, group, &violations) {
         let Some(from) = group.slots.get(usize::from(slot.0)).map(|slot| slot.disk) else { continue };
-        let (others, leaving) = (others(group, slot), leaving(group, Some(from)));
+        let (others, leaving) = (others(group, slot), leaving(Some(from)));
         let mut draft = pool.draft(group.id, &others, &leaving);
         if let Some(to) = pool.pick(&mut draft, legal_rule(profile)) {
             return Legalize::Move(Move { slot, from, to });

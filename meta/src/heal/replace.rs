@@ -14,7 +14,8 @@ use env::{KvRead, Order, StorageError};
 use placement::{Group, Health, Slot, relocate_except, tolerance};
 use proto::{DiskId, GroupId, SlotIndex, wire};
 
-use crate::state::{Machine, leftover_disks, tables, take};
+use super::{Ailing, barred};
+use crate::state::{Machine, tables, take};
 
 /// Slots that one round looks at.
 const SLOTS_MAX: usize = 1024;
@@ -33,16 +34,17 @@ struct Candidate<'a> {
 }
 
 impl Replacer {
-    /// At most `room` moves off the disks `out`, at most one for a group; of the slots looked at, those
+    /// At most `room` moves off the disks that are out, at most one for a group; of the slots looked at, those
     /// whose groups have the least tolerance left come first. The next look goes on behind these slots
     /// once nothing more of them can move.
     pub(super) fn next(
         &mut self,
         machine: &Machine,
         kv: &impl KvRead,
-        out: &BTreeSet<DiskId>,
+        ailing: &Ailing,
         room: usize,
     ) -> Result<Vec<wire::MoveSlot>, StorageError> {
+        let out = &ailing.out;
         let mut moves: Vec<wire::MoveSlot> = Vec::new();
         let pairs = self.look_at(machine, out);
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
@@ -56,7 +58,7 @@ impl Replacer {
             }
             // A second move would name an epoch that the first has ended.
             if moves.iter().all(|to| to.group != group.id.0) {
-                moves.extend(replacement(machine, kv, group, slot)?);
+                moves.extend(replacement(machine, kv, ailing, group, slot)?);
             }
         }
         self.after = pairs.last().copied();
@@ -120,10 +122,10 @@ pub(super) fn can_be_made(machine: &Machine, kv: &impl KvRead, group: &Group) ->
 fn replacement(
     machine: &Machine,
     kv: &impl KvRead,
+    ailing: &Ailing,
     group: &Group,
     slot: SlotIndex,
 ) -> Result<Option<wire::MoveSlot>, StorageError> {
-    // Such a disk drops its old copy only once the slot is whole, which would wait for the disk.
-    let barred: Vec<DiskId> = leftover_disks(kv, group.id)?.into_iter().collect();
+    let barred = barred(kv, ailing, group)?;
     Ok(relocate_except(machine.map(), group, slot, &barred).ok().map(|to| super::move_slot(group, to)))
 }

@@ -9,7 +9,7 @@ use proto::{DiskId, ErrorCode, Failure};
 use tracing::{debug, error, info, warn};
 
 use super::service::{Service, Shared};
-use crate::heal::Healer;
+use crate::heal::{Ailing, Healer};
 use crate::liveness::Outs;
 
 /// Between two rounds, at most.
@@ -72,7 +72,12 @@ async fn round<E: Env>(shared: &Shared<E>, term: u64, memory: &mut Memory) -> Re
     let outs = shared.node.replica().read(|machine, _| shared.watch(term).liveness.outs(now, machine.map()));
     memory.learn(outs);
     let Memory { healer, out, .. } = memory;
-    let actions = shared.node.replica().read(|machine, kv| healer.next(machine, kv, wall, out));
+    let ailing = {
+        let watch = shared.watch(term);
+        let (full, without_room) = (watch.liveness.full_disks(), watch.liveness.without_room());
+        Ailing { out: out.clone(), full: full.collect(), without_room: without_room.collect() }
+    };
+    let actions = shared.node.replica().read(|machine, kv| healer.next(machine, kv, wall, &ailing));
     let actions = actions.map_err(|error| {
         error!(%error, "the state cannot be read: replace the disk of this metadata server");
         Failure::new(ErrorCode::Internal, error.to_string())

@@ -7,7 +7,7 @@ use proto::{DiskId, GroupId};
 use wire::precondition::Condition;
 
 use super::*;
-use crate::heal::Healer;
+use crate::heal::{Ailing, Healer};
 use crate::state::query;
 
 const RACKS: u32 = 4;
@@ -229,8 +229,9 @@ impl Run {
     fn heal(&mut self, out: &BTreeSet<DiskId>) {
         let cluster = &mut self.cluster;
         let now = Timestamp::from_millis(cluster.now_ms);
+        let ailing = Ailing { out: out.clone(), ..Ailing::default() };
         let actions =
-            self.healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, out).unwrap();
+            self.healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &ailing).unwrap();
         actions.into_iter().for_each(|action| drop(cluster.apply(action)));
     }
 

@@ -3,7 +3,7 @@
 use proto::limits::WORK_PAGE_MAX;
 
 use super::*;
-use crate::heal::Healer;
+use crate::heal::{Ailing, Healer};
 
 /// A commit with a missing slot is filled by its node, and only a fitting report counts.
 #[test]
@@ -220,16 +220,16 @@ fn substitutes_come_and_go() {
     let mut healer = Healer::new();
     let now = Timestamp::from_millis(cluster.now_ms);
     assert_eq!(
-        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &BTreeSet::new()).unwrap(),
+        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &Ailing::default()).unwrap(),
         []
     );
     cluster.set_node(3, Health::Up);
     let moves =
-        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &BTreeSet::new()).unwrap();
+        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &Ailing::default()).unwrap();
     assert_eq!(moves.len(), 4);
     moves.into_iter().for_each(|action| drop(cluster.done(action)));
     assert_eq!(
-        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &BTreeSet::new()).unwrap(),
+        healer.next(&cluster.machine, &cluster.pending.over(&cluster.kv), now, &Ailing::default()).unwrap(),
         []
     );
     // Twice: what is rebuilt on one node is garbage on another.
@@ -318,7 +318,7 @@ fn wrong_substitutes() {
 /// The healer's moves with these disks out, carried out by the nodes given, until there are none.
 fn replace(cluster: &mut Cluster, out: &[u32], nodes: &[u32]) -> usize {
     let (mut healer, mut moves) = (Healer::new(), 0);
-    let out: BTreeSet<proto::DiskId> = out.iter().copied().map(proto::DiskId).collect();
+    let out = Ailing { out: out.iter().copied().map(proto::DiskId).collect(), ..Ailing::default() };
     loop {
         let now = Timestamp::from_millis(cluster.now_ms);
         let view = cluster.pending.over(&cluster.kv);
@@ -476,7 +476,9 @@ fn the_worst_come_first() {
     let out: BTreeSet<proto::DiskId> = [9, 10, 11, 12].map(proto::DiskId).into();
     let view = cluster.pending.over(&cluster.kv);
     let mut healer = Healer::new();
-    let actions = healer.next(&cluster.machine, &view, Timestamp::ZERO, &out).unwrap();
+    let actions = healer
+        .next(&cluster.machine, &view, Timestamp::ZERO, &Ailing { out: out.clone(), ..Ailing::default() })
+        .unwrap();
     assert!((1..=16).contains(&actions.len()), "{}", actions.len());
     let map = cluster.machine.map();
     let moved: BTreeSet<u32> = actions
@@ -495,6 +497,41 @@ fn the_worst_come_first() {
     };
     let (chosen, others) = (tolerated(true), tolerated(false));
     assert!(chosen.last() <= others.first() && chosen.first() < others.last(), "{chosen:?} {others:?}");
+}
+
+/// A slot that misses what its disk has no room for goes to a disk with room, and is whole there; no slot goes to a
+/// full disk, and where there is no other it stays.
+#[test]
+fn slots_leave_full_disks() {
+    let mut cluster = Cluster::with_racks(4);
+    let mut put = cluster.extents("k", &[100_000]).unwrap();
+    put.extents[0].missing = 1;
+    let group = proto::GroupId(put.extents[0].group);
+    cluster.commit(put);
+    let slots = cluster.machine.map().groups()[&group].slots.clone();
+    let node = |disk: proto::DiskId| disk.0.div_ceil(2);
+    let (from, used) = (slots[0].disk, [node(slots[0].disk), node(slots[1].disk), node(slots[2].disk)]);
+    let free = (1..=4).find(|node| !used.contains(node)).unwrap();
+    let next = |cluster: &Cluster, full: &[u32]| {
+        let ailing = Ailing {
+            full: full.iter().copied().chain([from.0]).map(proto::DiskId).collect(),
+            without_room: slots.iter().map(|slot| (slot.disk, group)).collect(),
+            ..Ailing::default()
+        };
+        let view = cluster.pending.over(&cluster.kv);
+        Healer::new().next(&cluster.machine, &view, Timestamp::ZERO, &ailing).unwrap()
+    };
+    let beside = if from.0 % 2 == 0 { from.0 - 1 } else { from.0 + 1 };
+    assert_eq!(next(&cluster, &[free * 2 - 1, free * 2, beside]), []);
+    let moves = next(&cluster, &[free * 2, beside]);
+    let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 1, to_disk: free * 2 - 1 };
+    assert_eq!(moves, [Action::MoveSlot(to)]);
+    moves.into_iter().for_each(|action| drop(cluster.done(action)));
+    assert_eq!(next(&cluster, &[]), [], "it is on its way");
+    assert!(cluster.work(free) > 0);
+    assert_eq!((cluster.machine.slots_rebuilding(), cluster.machine.totals().slots_missing), (0, 0));
+    assert_eq!(cluster.work(node(from)), 1, "the full disk drops what it had");
+    cluster.verify();
 }
 
 /// What a disk has of a group that it has no part in becomes garbage, whoever else is asked to believe it.
