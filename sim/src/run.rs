@@ -5,8 +5,8 @@
 //! | founding | the cluster of the plan is started and founded, without faults | it must succeed |
 //! | storm | faults and load | safety, all along |
 //! | calm | faults end, machines that are left come back; load ends | operations end in time |
-//! | healing | nothing but time passes | the cluster is whole within [`HEALING_LIMIT`] |
-//! | audit | new operations, every object read, every disk looked at | everything |
+//! | healing | time passes; new operations as soon as everything is whole | the cluster is whole within [`HEALING_LIMIT`], and then without what is only suspected |
+//! | audit | every object read, every disk looked at | everything |
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -205,7 +205,6 @@ impl Watchers {
 
 /// The last look, when everything should be well.
 pub async fn audit(cluster: &Arc<Cluster>) {
-    durability::new_operations(cluster).await;
     durability::read_all(cluster, "after healing").await;
     memory::at_rest(cluster).await;
     let all = oracle::metadata(cluster);

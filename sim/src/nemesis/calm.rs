@@ -188,7 +188,7 @@ async fn has_broken_disk(cluster: &Cluster, node: &NodeHost) -> bool {
 }
 
 /// All wall clocks leap to one time at which every grant is over: what was written and never committed
-/// can be proven to be nobody's. Called when the load has ended, since what is written later has a later
+/// can be proven to be nobody's. Called when the load has ended, and after the last puts of all, since what is written later has a later
 /// grant. Jumps of before are overtaken, as cluster time does not go back.
 pub fn leap(cluster: &Cluster) {
     let mut hosts: Vec<Host> = victims::everybody(cluster);

@@ -1,8 +1,7 @@
 //! `cargo xtask sim ci`: what every change has to pass, step by step.
 //!
-//! All steps are done even if one fails, so that one run tells everything that is wrong. The seeds are the
-//! same for every commit, for as long as fresh ones still find known, open bugs (docs/simulator.md lists
-//! them): then they will be drawn from the commit's hash, as `--from-commit` does.
+//! All steps are done even if one fails, so that one run tells everything that is wrong. Fresh seeds are
+//! drawn from the commit's hash: each commit tests others, and a failure can be repeated.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,11 +18,9 @@ use super::report::Kind;
 use super::seeds::Seeds;
 use super::stop::INTERRUPTED;
 
-/// The first seed.
-const FIRST_SEED: u64 = 200_001;
 /// Seeds that are run twice.
 const TWICE: u64 = 200;
-/// Further seeds.
+/// Further fresh seeds.
 const ONCE: u64 = 100;
 /// Seeds that must find the canary.
 const CANARY_SEEDS: u64 = 5;
@@ -47,17 +44,17 @@ struct Steps<'a> {
 ///
 /// # Errors
 ///
-/// When the simulator cannot be started.
+/// When git names no commit, or the simulator cannot be started.
 pub(crate) fn run(program: &Program, jobs: usize) -> anyhow::Result<ExitCode> {
     let commit = Commit::current();
-    let first = FIRST_SEED;
+    let first = commit.seeds()?;
     eprintln!("sim ci: commit {commit}, {} seeds from {first}, {jobs} at a time", TWICE + ONCE);
     let mut steps = Steps { program, commit, jobs, worst: None, failed: Vec::new() };
     let began = Instant::now();
     steps.step("determinism", |steps| steps.determinism(first))?;
     steps.step("canary", Steps::canary)?;
     steps.step("planted bugs", Steps::planted)?;
-    steps.step("further seeds", |steps| steps.fresh(first + TWICE))?;
+    steps.step("fresh seeds", |steps| steps.fresh(first + TWICE))?;
     if program.stop().is_interrupted() {
         return Ok(ExitCode::from(INTERRUPTED));
     }
@@ -162,11 +159,11 @@ impl Steps<'_> {
         Ok(Err(format!("not found by any seed tried: {}", names(&missing))))
     }
 
-    /// Further seeds keep every promise.
+    /// Seeds that no other commit has run keep every promise.
     fn fresh(&mut self, first: u64) -> anyhow::Result<Result<String, String>> {
         let seeds = Seeds::new(first, Some(ONCE));
         let campaign =
-            Campaign::new("further seeds", seeds, None, Case::default(), FAILURES_MAX, self.program.stop())?;
+            Campaign::new("fresh seeds", seeds, None, Case::default(), FAILURES_MAX, self.program.stop())?;
         let outcome = campaign.run(self.program, self.jobs)?;
         self.promises(&outcome)
     }
