@@ -4,13 +4,18 @@ use std::fmt::{Debug, Write};
 
 use simhost::{World, current_host};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::prelude::*;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::probes;
 
-/// Feeds log lines to a world.
+/// Crates whose logs are listened to.
+const TARGETS: [&str; 5] = ["meta", "node", "client", "env", "placement"];
+
+/// Feeds log lines to a world. Spans are switched off: lines are told with their host, and entering and
+/// leaving spans at each poll would cost more than the lines.
 struct ToWorld(World);
 
 /// A log line as text.
@@ -30,8 +35,34 @@ impl Visit for Line {
     }
 }
 
-impl<S: Subscriber> Layer<S> for ToWorld {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+fn is_wanted(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target().split("::").next().unwrap_or_default();
+    metadata.is_event() && *metadata.level() <= Level::DEBUG && TARGETS.contains(&target)
+}
+
+impl Subscriber for ToWorld {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_wanted(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        is_wanted(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::DEBUG)
+    }
+
+    /// Never called: no span is enabled.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
         let fields = self.0.wants_story().then(String::new);
         let mut line = Line { message: String::new(), fields };
         event.record(&mut line);
@@ -42,13 +73,13 @@ impl<S: Subscriber> Layer<S> for ToWorld {
         self.0
             .tell(current_host(), || format!("{level} {}{}", line.message, line.fields.unwrap_or_default()));
     }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 /// While it lives, what this thread logs goes to the world.
 pub fn into_world(world: &World) -> tracing::subscriber::DefaultGuard {
-    let filter = tracing_subscriber::filter::Targets::new().with_targets(
-        ["meta", "node", "client", "env", "placement"].map(|name| (name, tracing::Level::DEBUG)),
-    );
-    let layer = ToWorld(world.clone()).with_filter(filter);
-    tracing_subscriber::registry().with(layer).set_default()
+    tracing::subscriber::set_default(ToWorld(world.clone()))
 }
