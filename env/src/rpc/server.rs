@@ -140,9 +140,11 @@ impl<E: Env, H: Handler<E>> Serving<E, H> {
             let serving = self.clone();
             let mut gone = gone.clone();
             let task = async move {
+                // The largest of futures: on the heap it is moved once, not at each step to a task.
+                let answer = Box::pin(async move { serving.answer(send, recv, peer_cluster).await });
                 tokio::select! {
                     biased;
-                    () = serving.answer(send, recv, peer_cluster) => {}
+                    () = answer => {}
                     _ = gone.changed() => debug!("connection lost before the answer"),
                 }
             };
@@ -191,7 +193,7 @@ impl<E: Env, H: Handler<E>> Serving<E, H> {
         let trace = info_span!("request", trace = format_args!("{:016x}", request.trace_id));
         let incoming = self.parse(request, recv, peer_cluster).map_err(StreamError::Invalid)?;
         let timeout = incoming.timeout;
-        let work = self.handler.handle(incoming).instrument(trace);
+        let work = Box::pin(self.handler.handle(incoming)).instrument(trace);
         match self.env.clock().timeout(timeout, work).await {
             Ok(result) => result.map_err(StreamError::Invalid),
             Err(Elapsed) => Err(invalid(ErrorCode::DeadlineExceeded, "the request's time is over")),
