@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use env::{Clock, Env, Rng};
+use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Config, Raft, RaftMetrics};
 
@@ -57,6 +58,12 @@ impl<E: Env> Core<E> {
     /// What openraft says of itself.
     pub(crate) fn metrics(&self) -> WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>> {
         self.raft.metrics()
+    }
+
+    /// The part of it that changes with elections and memberships only. Its channel is closed when openraft
+    /// has ended; [`metrics`](Self::metrics) have the reason by then.
+    pub(crate) fn server_metrics(&self) -> WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>> {
+        self.raft.server_metrics()
     }
 
     /// The host's clock, to compare with times in [`metrics`](Self::metrics).

@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::TransferLeaderRequest;
 use openraft::storage::Snapshot;
 use openraft::type_config::alias::WatchReceiverOf;
@@ -68,19 +69,18 @@ pub struct Standing {
 /// Waits for the end of openraft.
 pub(crate) struct Ending {
     metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
+    /// Closed at the end. The metrics themselves would wake whoever waits at each entry of the log.
+    open: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
 }
 
 impl Ending {
     /// Returns when openraft has ended, with the reason.
     pub(crate) async fn reason(&self) -> String {
-        let mut metrics = self.metrics.clone();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "its task is gone".to_owned();
-            }
+        let mut open = self.open.clone();
+        while open.changed().await.is_ok() {}
+        match &self.metrics.borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "its task is gone".to_owned(),
         }
     }
 }
@@ -400,7 +400,7 @@ impl<E: Env> Node<E> {
 
     /// What waits for the end of openraft, without holding a store open.
     pub(crate) fn ending(&self) -> Ending {
-        Ending { metrics: self.core.metrics() }
+        Ending { metrics: self.core.metrics(), open: self.core.server_metrics() }
     }
 
     fn check_target(&self, target: u64) -> Result<(), Failure> {
