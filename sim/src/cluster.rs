@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use client::{Admin, Cluster as Client};
 use placement::FailureDomain;
-use proto::{BucketName, DiskUuid, Identity, Label, MetaId, NodeId, ShardName, TenantName, wire};
+use proto::wire::command::Action;
+use proto::wire::outcome::Outcome;
+use proto::{BucketName, DiskUuid, Failure, Identity, Label, MetaId, NodeId, ShardName, TenantName, wire};
 use simhost::{Death, Host, SimEnv, World};
 
 use crate::history::Ledger;
-use crate::nemesis;
 use crate::plan::{NodePlan, Plan};
 use crate::process::{Process, lock};
 use crate::tap::Wire;
 use crate::verdict::Findings;
+use crate::{late, nemesis};
 
 /// The tenant that all clients work for.
 pub const TENANT: &str = "dijon";
@@ -29,6 +31,8 @@ const OUT_SHARE_MAX_PERCENT: u8 = 50;
 const META_PORT: u16 = 7000;
 /// Port of storage nodes.
 const NODE_PORT: u16 = 7100;
+/// How long a proposal is waited for.
+const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A running metadata server, and the life of its host.
 type RunningMeta = Option<(u64, Arc<meta::Server<SimEnv>>)>;
@@ -76,6 +80,8 @@ pub struct Cluster {
     pub damaged: Mutex<BTreeSet<(DiskUuid, ShardName)>>,
     /// What faults remember.
     pub nemesis: nemesis::State,
+    /// Those who speak too late.
+    pub late: late::State,
     /// When the power last failed under a metadata server.
     meta_power_lost: Mutex<Option<Duration>>,
     operator: Host,
@@ -92,6 +98,7 @@ impl Cluster {
     /// Machines and processes of the plan; nothing is founded yet.
     pub fn build(world: &World, plan: Plan) -> Arc<Self> {
         let operator = world.add_host("operator", identity("operator/alice"));
+        let late = late::State::new(world, &plan);
         let cluster = Arc::new(Self {
             world: world.clone(),
             plan,
@@ -103,6 +110,7 @@ impl Cluster {
             tap: Mutex::default(),
             damaged: Mutex::default(),
             nemesis: nemesis::State::default(),
+            late,
             meta_power_lost: Mutex::default(),
             operator,
             admin: Mutex::default(),
@@ -269,6 +277,22 @@ impl Cluster {
         self.operator.boot()
     }
 
+    /// The tap, once it is installed.
+    pub(crate) fn wire(&self) -> Option<Arc<Wire>> {
+        lock(&self.tap).clone()
+    }
+
+    /// Has the leader of the metadata servers propose a command, as its own rounds do. None when nobody leads,
+    /// or nobody answers for a while; it may come to be all the same.
+    pub(crate) async fn propose(&self, action: Action) -> Option<Result<Outcome, Failure>> {
+        let leader = nemesis::leader(self)?.server()?;
+        tokio::select! {
+            biased;
+            proposed = leader.propose(action) => Some(proposed),
+            () = self.world.sleep(PROPOSAL_TIMEOUT) => None,
+        }
+    }
+
     /// The operators' machine.
     pub fn operator_host(&self) -> &Host {
         &self.operator
@@ -300,7 +324,10 @@ impl Cluster {
         admin.create_profile(self.profile()).await.map_err(text)?;
         let bucket: BucketName = BUCKET.parse().map_err(|error| format!("{error}"))?;
         let profile = PROFILE.parse().map_err(|error| format!("{error}"))?;
-        operator.tenant(tenant).create_bucket(&bucket, &profile).await.map_err(text)?;
+        let tenant = operator.tenant(tenant);
+        tenant.create_bucket(&bucket, &profile).await.map_err(text)?;
+        let bucket: BucketName = late::BUCKET.parse().map_err(|error| format!("{error}"))?;
+        tenant.create_bucket(&bucket, &profile).await.map_err(text)?;
         Ok(())
     }
 

@@ -5,7 +5,8 @@
 //! available. A seed decides everything; the same seed gives the same trace, always.
 //!
 //! Reading order: [`plan`] (what a seed means), [`run`] (the phases), [`cluster`] (what is built),
-//! [`load`] (what clients do), [`nemesis`] (what goes wrong, and what may), [`oracle`] (what is true),
+//! [`load`] (what clients do), [`nemesis`] (what goes wrong, and what may), [`late`] (who speaks too late),
+//! [`oracle`] (what is true),
 //! [`checkers`] (what must hold), [`history`] (linearizability), [`plants`] (bugs that must be found),
 //! [`tap`] (what is said on the wire). docs/simulator.md tells how to replay a failure, and how to add a
 //! fault, a workload and a checker.
@@ -13,6 +14,7 @@
 pub mod checkers;
 pub mod cluster;
 pub mod history;
+pub mod late;
 pub mod load;
 pub mod logs;
 pub mod nemesis;

@@ -333,12 +333,16 @@ impl NetworkPlan {
     }
 }
 
+/// How many runs have a mild class at least, in a million.
+const MILD_SHARE_PPM: u32 = 600_000;
+
 /// Each class is on or off; those that are on come at their own pace.
 fn draw_faults(stream: &Stream) -> BTreeMap<FaultClass, Duration> {
     let share = [100_000, 300_000, 500_000][stream.index(3)];
     let mut faults = BTreeMap::new();
     for class in FaultClass::ALL {
         let pace = ms(stream, 1_500, 20_000);
+        let share = if class.is_mild() { share.max(MILD_SHARE_PPM) } else { share };
         if stream.chance(share) {
             faults.insert(class, pace);
         }

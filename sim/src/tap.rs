@@ -1,27 +1,37 @@
 //! What is said on the wire: told as a story, checked, and rewritten where a planted bug wants it.
 //!
 //! Requests and replies are decoded as their readers would. Promises are checked here that can be seen
-//! only here: a node acknowledges no write under an older epoch than the one it knows, and the metadata
-//! service no commit that takes a slot for filled which moved after the commit's epoch ("fencing"); nobody
-//! but the leader of a term appends in it ("raft").
+//! only here: what must not be accepted, from whomever it comes ([`rules`]: "fencing", "quorum"); and nobody
+//! but the leader of a term appends in it ("raft"). What was told of places is kept ([`places`]), and what was
+//! asked for is remembered by [`late`](crate::late) for later.
+
+mod old_work;
+pub(crate) mod places;
+pub(crate) mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
+use proto::GroupId;
 use proto::frame::{self, LENGTH_BYTES};
 use proto::identity;
 use proto::wire;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Reply;
-use simhost::HostId;
 use simhost::net::{Sent, Tap, Verdict};
+use simhost::{HostId, Stream};
 
 use crate::cluster::Cluster;
+use crate::oracle;
 use crate::plants::Mutation;
 use crate::probes;
 use crate::process::lock;
 use crate::verdict::Kind;
+use old_work::{OldWork, Spot};
+use places::Places;
+use rules::{Bit, Done, Fault, Reported};
 
 /// Epochs of groups, as a node was told.
 type Epochs = BTreeMap<u32, u64>;
@@ -37,18 +47,18 @@ struct State {
     asked: BTreeMap<(u64, u64), Asked>,
     knowledge: BTreeMap<HostId, Knowledge>,
     leaders: BTreeMap<u64, u64>,
-    /// Since which epoch each slot of a group is where it is, as anybody was told.
-    since: BTreeMap<(u32, usize), u64>,
+    places: Places,
+    done: Done,
+    reported: Reported,
+    old_work: Option<OldWork>,
     mutation: Option<Mutation>,
 }
 
 /// A request whose reply has not been seen.
 struct Asked {
     call: Call,
-    /// The epoch that the node knew for sure when a write was sent to it.
-    fence: Option<u64>,
-    /// What a commit passes over though it was known when the commit was sent.
-    passed_over: Option<String>,
+    /// Why it must not be accepted.
+    fault: Option<Fault>,
 }
 
 /// What a node knows for sure.
@@ -74,19 +84,43 @@ impl Wire {
         lock(&self.state).mutation = Some(mutation);
     }
 
+    /// From now on, and until then, what nodes are given to do is out of date now and then.
+    pub(crate) fn make_work_old(&self, draws: Stream, until: Duration) {
+        let mut state = lock(&self.state);
+        let before = state.old_work.take();
+        state.old_work = Some(OldWork::new(draws, until).after(before));
+    }
+
+    /// Asks about what was told of places.
+    pub(crate) fn places<T>(&self, ask: impl FnOnce(&Places) -> T) -> T {
+        ask(&lock(&self.state).places)
+    }
+
+    /// May a node have reported this as filled or rebuilt under this epoch or a later one?
+    pub(crate) fn may_be_reported(&self, bit: &Bit, since: u64) -> bool {
+        lock(&self.state).reported.may_have(bit, since)
+    }
+
     fn request(&self, cluster: &Cluster, sent: Sent<'_>) -> Verdict {
         let Some(mut request) = parse::<wire::Request>(sent.bytes) else { return Verdict::Pass };
         let Some(mut call) = request.call.take() else { return Verdict::Pass };
         let mut state = lock(&self.state);
         let changed = state.mutation.as_mut().is_some_and(|mutation| mutation.request(&mut call));
-        let broken = state.note_request(sent, &call);
-        let fence = state.fence_of(sent.to, &call);
-        let passed_over = state.passed_over_by(&call);
-        let asked = Asked { call: call.clone(), fence, passed_over };
-        state.asked.insert((sent.connection, sent.stream), asked);
+        let is_late = cluster.late.is_one_of_us(sent.from);
+        let broken = state.note_request(sent, &call, is_late);
+        let dropped = state.dropped_by(&call);
+        let fault = state.fault_of(sent.to, &call);
+        if is_late && fault.is_some() {
+            cluster.world.probe("something was asked for that must be refused");
+        }
+        state.asked.insert((sent.connection, sent.stream), Asked { call: call.clone(), fault });
         drop(state);
-        if let Some(text) = broken {
-            cluster.findings.report(&cluster.world, Kind::Correctness, "raft", text);
+        if !is_late {
+            cluster.late.remember(sent, &call, request.payload_bytes);
+        }
+        let broken = broken.map(|text| ("raft", text)).or_else(|| still_needed(cluster, &dropped));
+        if let Some((checker, text)) = broken {
+            cluster.findings.report(&cluster.world, Kind::Correctness, checker, text);
         }
         cluster.world.tell(Some(sent.from), || {
             format!("-> {}: {}", cluster.world.host_name(Some(sent.to)), story_of(&call))
@@ -105,16 +139,22 @@ impl Wire {
         let Some(asked) = state.asked.remove(&(sent.connection, sent.stream)) else { return Verdict::Pass };
         let changed =
             state.mutation.as_mut().is_some_and(|mutation| mutation.reply(&asked.call, &mut result));
+        let is_old = state.make_old(cluster.world.now(), &asked.call, &mut result);
+        if is_old && matches!(result, Reply::TakeWork(_)) {
+            cluster.world.probe("a node was asked to drop what it needs");
+        }
+        let changed = changed || is_old;
         state.note_reply(sent.to, &result);
-        let broken = unfenced(&asked, &result).or_else(|| committed_too_late(&asked, &result));
+        let again = state.done.note(&asked.call, &result);
+        let broken = asked.fault.clone().filter(|_| is_accepted(&result)).or(again);
         if state.mutation.is_some() {
             // What follows of the payload may be rewritten too.
             state.asked.insert((sent.connection, sent.stream), asked);
         }
         drop(state);
-        if let Some(text) = broken {
+        if let Some((checker, text)) = broken {
             let text = format!("{} {text}", cluster.world.host_name(Some(sent.from)));
-            cluster.findings.report(&cluster.world, Kind::Correctness, "fencing", text);
+            cluster.findings.report(&cluster.world, Kind::Correctness, checker, text);
         }
         if let Reply::Failure(failure) = &result {
             if let Some(probe) = probes::of_code(failure.code) {
@@ -136,7 +176,10 @@ impl Wire {
         frame::encode(&response).map_or(Verdict::Pass, Verdict::Replace)
     }
 
-    fn payload(&self, sent: Sent<'_>) -> Verdict {
+    fn payload(&self, cluster: &Cluster, sent: Sent<'_>) -> Verdict {
+        if sent.opener {
+            cluster.late.remember_payload(sent);
+        }
         let mut state = lock(&self.state);
         let state = &mut *state;
         let asked = state.asked.get(&(sent.connection, sent.stream));
@@ -153,15 +196,19 @@ impl Tap for Wire {
         match (sent.opener, sent.index) {
             (true, 0) => self.request(&cluster, sent),
             (false, 0) => self.reply(&cluster, sent),
-            _ => self.payload(sent),
+            _ => self.payload(&cluster, sent),
         }
     }
 }
 
 impl State {
     /// Remembers what a request says of its sender; what is wrong with it, in words.
-    fn note_request(&mut self, sent: Sent<'_>, call: &Call) -> Option<String> {
+    fn note_request(&mut self, sent: Sent<'_>, call: &Call, is_late: bool) -> Option<String> {
         match call {
+            Call::ReportWork(report) if !is_late => {
+                self.reported.note(report);
+                None
+            }
             Call::RegisterNode(_) => {
                 self.knowledge.remove(&sent.from);
                 None
@@ -189,59 +236,70 @@ impl State {
     }
 
     fn note_reply(&mut self, to: HostId, reply: &Reply) {
-        if let Reply::GetNodeMap(map) = reply {
-            for placement in &map.placements {
-                for (slot, place) in placement.places.iter().enumerate() {
-                    let since = self.since.entry((placement.group, slot)).or_insert(0);
-                    *since = place.since_epoch.max(*since);
-                }
+        match reply {
+            Reply::GetNodeMap(map) => {
+                map.placements.iter().for_each(|placement| self.places.learn(placement));
+                let epochs = map.placements.iter().map(|placement| (placement.group, placement.epoch));
+                self.knowledge.entry(to).or_default().told.insert(map.map_version, epochs.collect());
             }
-            let epochs = map.placements.iter().map(|placement| (placement.group, placement.epoch)).collect();
-            self.knowledge.entry(to).or_default().told.insert(map.map_version, epochs);
+            Reply::OpenPut(open) => {
+                open.small_groups
+                    .iter()
+                    .chain(&open.groups)
+                    .for_each(|placement| self.places.learn(placement));
+            }
+            _ => {}
         }
     }
 
-    /// A slot that moved after the epoch of the commit, and that the commit does not name as missing.
-    fn passed_over_by(&self, call: &Call) -> Option<String> {
-        let Call::CommitObject(commit) = call else { return None };
-        commit.extents.iter().find_map(|extent| {
-            let slots = self.since.range((extent.group, 0)..(extent.group.saturating_add(1), 0));
-            let named = |slot: usize| extent.missing.checked_shr(u32::try_from(slot).unwrap_or(32)).unwrap_or(0) & 1 == 1;
-            let mut moved = slots.filter(|((_, slot), since)| **since > extent.epoch && !named(*slot));
-            let ((group, slot), since) = moved.next()?;
-            Some(format!(
-                "a commit under epoch {} of group {group}, whose slot {slot} moved in epoch {since} and is not named as missing",
-                extent.epoch
-            ))
+    /// Why a request must not be accepted, as far as is known now.
+    fn fault_of(&self, to: HostId, call: &Call) -> Option<Fault> {
+        match call {
+            Call::WriteShard(write) => {
+                let group = write.shard.as_ref()?.group;
+                let known = self.knowledge.get(&to);
+                let fence = known.and_then(|knowledge| knowledge.known.get(&group).copied());
+                rules::of_write(write, fence, &self.places)
+            }
+            Call::CommitObject(commit) => rules::of_commit(commit, &self.places),
+            _ => None,
+        }
+    }
+
+    /// Slots that were dropped on the word of work that was out of date.
+    fn dropped_by(&self, call: &Call) -> Vec<(Spot, u64)> {
+        match (call, &self.old_work) {
+            (Call::ReportWork(report), Some(old)) => old.done(report),
+            _ => Vec::new(),
+        }
+    }
+
+    fn make_old(&mut self, now: Duration, asked: &Call, reply: &mut Reply) -> bool {
+        let Self { old_work, places, .. } = self;
+        old_work.as_mut().is_some_and(|old| old.rewrite(now, places, asked, reply))
+    }
+}
+
+/// Was it carried out now? What had been before may be answered again.
+fn is_accepted(reply: &Reply) -> bool {
+    match reply {
+        Reply::WriteShard(_) => true,
+        Reply::CommitObject(done) => !done.repeated,
+        _ => false,
+    }
+}
+
+/// A node says that it dropped these slots. Was one of them its own all the time?
+fn still_needed(cluster: &Cluster, dropped: &[(Spot, u64)]) -> Option<Fault> {
+    let metadata = if dropped.is_empty() { None } else { oracle::latest(cluster) }?;
+    dropped.iter().find_map(|((group, slot, disk), since)| {
+        let found = metadata.machine.map().groups().get(&GroupId(*group))?;
+        let at = found.slots.get(usize::try_from(*slot).ok()?)?;
+        (at.disk.0 == *disk && at.since_epoch.0 == *since).then(|| {
+            let text = format!("slot {slot} of group {group} was dropped from disk {disk}, which has had it since epoch {since}");
+            ("fencing", text)
         })
-    }
-
-    fn fence_of(&self, node: HostId, call: &Call) -> Option<u64> {
-        let Call::WriteShard(write) = call else { return None };
-        let group = write.shard.as_ref()?.group;
-        self.knowledge.get(&node)?.known.get(&group).copied()
-    }
-}
-
-/// A write that should not have been acknowledged.
-fn unfenced(asked: &Asked, reply: &Reply) -> Option<String> {
-    let (Call::WriteShard(write), Reply::WriteShard(_), Some(fence)) = (&asked.call, reply, asked.fence)
-    else {
-        return None;
-    };
-    (write.epoch < fence).then(|| {
-        format!(
-            "acknowledged a write under epoch {} of a group whose epoch {fence} it knew: {:?}",
-            write.epoch, write.shard
-        )
     })
-}
-
-/// A commit that should have been refused. One that was carried out before the slot moved may be repeated.
-fn committed_too_late(asked: &Asked, reply: &Reply) -> Option<String> {
-    let Reply::CommitObject(done) = reply else { return None };
-    let passed_over = asked.passed_over.as_ref().filter(|_| !done.repeated)?;
-    Some(format!("accepted {passed_over}"))
 }
 
 fn parse<M: proto::prost::Message + Default>(bytes: &Bytes) -> Option<M> {

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use env::rpc::{Caller, Local, serve};
 use env::{Clock, Env, Kvs, Listener, Net, NetError, Spawn, Task};
-use proto::{Failure, InvalidInput};
+use proto::wire::command::Action;
+use proto::wire::outcome::Outcome;
+use proto::{ErrorCode, Failure, InvalidInput};
 use tracing::{info, warn};
 
 use crate::options::Options;
@@ -133,6 +135,18 @@ impl<E: Env> Server<E> {
     /// stopped.
     pub fn standing(&self) -> Option<Standing> {
         self.running().as_ref().map(|running| running.node.standing())
+    }
+
+    /// Proposes a command as the leader's rounds do, and waits for what came of it: for tests, and for the
+    /// simulator, whose leaders decide too late. Dropping this leaves open whether it will be carried out.
+    ///
+    /// # Errors
+    ///
+    /// What was refused when it was applied; `NotLeader`; `Unavailable` when this server is stopping.
+    pub async fn propose(&self, action: Action) -> Result<Outcome, Failure> {
+        let stopping = || Failure::new(ErrorCode::Unavailable, "this metadata server is stopping");
+        let shared = self.service.shared().ok_or_else(stopping)?;
+        shared.propose(action).await
     }
 
     /// Returns when the server has ended, by [`stop`](Self::stop) or because it cannot go on.

@@ -96,9 +96,15 @@ pub const TABLE: &[Checker] = &[
     ),
     checker(
         "fencing",
-        "a node acknowledges a write only under the epoch that it knows, and the metadata service a commit only if it names the slots that have moved since as missing",
+        "what is older than its group's slot has no effect: writes, commits, reports of work, moves, work given out; and no command is carried out twice",
         "a shard in the wrong place counts as redundancy and is none",
-        "tap.rs",
+        "tap/rules.rs, late/",
+    ),
+    checker(
+        "quorum",
+        "a commit is accepted only with as many durable slots as the profile asks for",
+        "one disk less must not make an acknowledged object unreadable",
+        "tap/rules.rs",
     ),
     checker(
         raft::NAME,

@@ -13,6 +13,10 @@ use crate::plan::{Load, Plan};
 
 /// Keys that half of all operations are about.
 const HOT_KEYS: u64 = 2;
+/// Shortest stall of a put in the middle, in milliseconds.
+const STALL_MS_MIN: u64 = 1_000;
+/// … and the longest. Many slots move within this time, and workers have other things to do.
+const STALL_MS_MAX: u64 = 12_000;
 /// Bytes of the objects of a batch, at most.
 const BATCH_BYTES_MAX: u64 = 6_000;
 
@@ -58,6 +62,8 @@ pub(super) enum Manner {
     Pieces(usize),
     /// In pieces, with so long a pause after each of the first ones.
     Slow { piece: usize, pauses: u32, pause: Duration },
+    /// In two pieces, with a long pause between them; or behind the last, before the put may be committed.
+    Stalls { first: usize, pause: Duration },
     /// They fail after so many bytes.
     Fails(u64),
     /// The client loses patience.
@@ -70,6 +76,7 @@ pub(super) struct Choice {
     load: Load,
     stripe_bytes: u64,
     edges: Vec<u64>,
+    stall_ms_max: u64,
 }
 
 impl Choice {
@@ -82,7 +89,8 @@ impl Choice {
             &[inline, u64::from(profile.small_bytes_max), shard_bytes, stripe_bytes],
             plan.load.size_max,
         );
-        Self { load: plan.load.clone(), stripe_bytes, edges }
+        let stall_ms_max = crate::verdict::millis(plan.tunables.out_after).clamp(STALL_MS_MIN, STALL_MS_MAX);
+        Self { load: plan.load.clone(), stripe_bytes, edges, stall_ms_max }
     }
 
     pub(super) fn kind(&self, stream: &Stream) -> Kind {
@@ -128,7 +136,14 @@ impl Choice {
     pub(super) fn manner(&self, stream: &Stream, size: u64) -> Manner {
         let piece = usize::try_from(stream.skewed(1, 200_000).max(size / 50)).unwrap_or(usize::MAX);
         match stream.below(100) {
-            0..70 => Manner::Plain,
+            0..65 => Manner::Plain,
+            65..70 => {
+                let pause = Duration::from_millis(stream.between(STALL_MS_MIN, self.stall_ms_max));
+                Manner::Stalls {
+                    first: usize::try_from(stream.below(size * 2 + 1)).unwrap_or(usize::MAX),
+                    pause,
+                }
+            }
             70..83 => Manner::Pieces(piece),
             83..90 => {
                 let pause = Duration::from_millis(stream.skewed(1, 800));

@@ -29,10 +29,11 @@ impl Worker {
         let value = lock(&self.cluster.ledger).new_value();
         let source = ValueSource::new(value, size, manner, self.env.clock().clone());
         let ended = source.ended();
-        let limit = self.limit(size, size, manner.takes());
+        let idle = self.timeout() + manner.stalls();
+        let limit = self.limit(idle, size, size, manner.takes());
         let mut begun = self.begin(&key, Op::Put { value, size, condition }, limit);
         begun.fed_by(ended.clone());
-        let options = self.put_options(value, size, condition);
+        let options = PutOptions { timeout: Some(idle), ..self.put_options(value, size, condition) };
         let put = bucket.put(&key.name, source, options);
         let result = match manner {
             Manner::GivenUp(after) => match self.env.clock().timeout(after, put).await {

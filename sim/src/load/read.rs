@@ -52,7 +52,12 @@ impl Worker {
         loop {
             // The object may be another one until its first piece has come.
             let bytes = stream.range().end.saturating_sub(stream.range().start);
-            begun.set_limit(self.limit(stream.info().size, bytes, self.timeout() + habit.rest));
+            begun.set_limit(self.limit(
+                self.timeout(),
+                stream.info().size,
+                bytes,
+                self.timeout() + habit.rest,
+            ));
             match stream.next().await {
                 Ok(Some(bytes)) => {
                     if self.take(&key, &stream, range.as_ref(), &mut taken, &bytes).is_none() {

@@ -122,14 +122,14 @@ impl Worker {
     }
 
     /// How long a put or get of `bytes` bytes of an object of `size` bytes may take, which takes `extra`
-    /// by itself.
-    pub(super) fn limit(&self, size: u64, bytes: u64, extra: Duration) -> Limit {
+    /// by itself and gives up when nothing moves for `idle`.
+    pub(super) fn limit(&self, idle: Duration, size: u64, bytes: u64, extra: Duration) -> Limit {
         let profile = &self.cluster.plan.profile;
         let stripe_bytes = u64::from(profile.shard_bytes) * u64::from(profile.k);
         let is_inline = usize::try_from(size).is_ok_and(|size| size <= proto::limits::INLINE_BYTES_MAX);
         // A range may begin in the middle of one.
         let stripes = if is_inline { 0 } else { bytes.div_ceil(stripe_bytes.max(1)).saturating_add(1) };
-        Limit::stripes(self.timeout(), u32::try_from(stripes).unwrap_or(u32::MAX), extra)
+        Limit::stripes(idle, u32::try_from(stripes).unwrap_or(u32::MAX), extra)
     }
 
     pub(super) fn begin(&self, key: &Key, op: Op, limit: Limit) -> Begun {

@@ -20,6 +20,7 @@ use super::losses::{replace_disk, replace_node};
 use super::topology::settles;
 use super::victims;
 use crate::cluster::{Cluster, NodeHost};
+use crate::late;
 use crate::oracle;
 use crate::plan::NodePlan;
 use crate::process::{Process, lock};
@@ -58,6 +59,7 @@ pub async fn calm(cluster: &Arc<Cluster>) {
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
     wait(cluster, OPERATORS_LIMIT, "commands of operators do not succeed", idle).await;
+    late::end(cluster);
     restart_nodes_with_broken_disks(cluster).await;
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
 }

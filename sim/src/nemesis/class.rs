@@ -97,9 +97,22 @@ classes! {
     SwapMeta = "swap-meta",
     /// An operator makes another metadata server lead.
     TransferLeader = "transfer-leader",
+    /// Slots move off disks that are well, as when one is emptied.
+    MoveSlots = "move-slots",
+    /// An old process sends again what was sent before, and claims under old epochs to have worked.
+    LateRequests = "late-requests",
+    /// A client stalls before it commits, commits with too few slots, and writes to foreign disks.
+    RudeClient = "rude-client",
+    /// Nodes are asked to drop what they need, as by work that is out of date.
+    OldWork = "old-work",
 }
 
 impl FaultClass {
+    /// Does it neither destroy nor stop anything? Such classes come in most runs.
+    pub(crate) fn is_mild(self) -> bool {
+        matches!(self, Self::MoveSlots | Self::LateRequests | Self::RudeClient | Self::OldWork)
+    }
+
     /// Its number in the trace.
     pub(super) fn number(self) -> u64 {
         Self::ALL.iter().position(|class| *class == self).map_or(0, |at| at as u64)

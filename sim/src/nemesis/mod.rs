@@ -20,6 +20,7 @@ mod clocks;
 mod damage;
 mod losses;
 mod metas;
+mod moves;
 mod network;
 mod operators;
 mod power;
@@ -27,6 +28,7 @@ mod processes;
 mod state;
 mod storage;
 mod storm;
+mod strangers;
 mod strike;
 mod topology;
 mod victims;
@@ -39,6 +41,7 @@ pub use calm::{calm, leap};
 pub use class::{FaultClass, UnknownClass};
 pub use state::State;
 pub use storm::storm;
+pub(crate) use victims::leader;
 
 /// How often each class has struck, and how often the atlas refused one, by name.
 pub fn counts(cluster: &Cluster) -> BTreeMap<String, u64> {

@@ -10,6 +10,8 @@ use super::victims;
 const REST_MS_MAX: u64 = 8_000;
 /// Longest time for which a process stands still, in milliseconds.
 const PAUSE_MS_MAX: u64 = 10_000;
+/// … of a client: long enough for slots to move off a disk that went down meanwhile.
+const CLIENT_PAUSE_MS_MAX: u64 = 30_000;
 /// Operations on disks, stores and the network until a doomed process dies, at most.
 const DOOM_OPERATIONS_MAX: u64 = 500;
 
@@ -39,12 +41,14 @@ pub(super) fn doom(strike: &Strike<'_>) -> Outcome {
 /// A process stands still: a server, or now and then a client.
 pub(super) fn pause(strike: &Strike<'_>) -> Outcome {
     let mut running = victims::running(strike.cluster);
-    if strike.draws.chance(200_000) {
+    let mut most = PAUSE_MS_MAX;
+    if strike.draws.chance(250_000) {
+        most = CLIENT_PAUSE_MS_MAX;
         running = strike.cluster.clients();
         running.retain(|client| client.host().is_alive());
     }
     let Some(process) = strike.pick(&running) else { return Outcome::Nobody };
-    let lasting = strike.lasting(50, PAUSE_MS_MAX);
+    let lasting = strike.lasting(50, most);
     let outcome = strike.hits(Some(process.host()), || format!("stands still for {lasting:?}"));
     strike.ail(vec![Ailment::Pause(process.host().clone())], lasting);
     outcome

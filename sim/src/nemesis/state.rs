@@ -52,7 +52,7 @@ pub(super) struct Membership {
 
 impl State {
     /// Have faults ended?
-    pub(super) fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         self.calm.load(Ordering::Relaxed)
     }
 

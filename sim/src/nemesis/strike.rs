@@ -7,7 +7,7 @@ use simhost::{Host, Stream};
 
 use super::ailments::{self, Ailment};
 use super::class::FaultClass;
-use super::{clocks, damage, losses, metas, network, operators, power, processes, storage};
+use super::{clocks, damage, losses, metas, moves, network, operators, power, processes, storage, strangers};
 use crate::cluster::Cluster;
 
 /// One strike.
@@ -87,6 +87,10 @@ async fn perform(strike: &Strike<'_>) -> Outcome {
         FaultClass::AddNode => operators::add_node(strike),
         FaultClass::SwapMeta => operators::swap_meta(strike),
         FaultClass::TransferLeader => operators::transfer_leader(strike),
+        FaultClass::MoveSlots => moves::move_slots(strike),
+        FaultClass::LateRequests => strangers::late_requests(strike),
+        FaultClass::RudeClient => strangers::rude_client(strike),
+        FaultClass::OldWork => strangers::old_work(strike),
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn disks_of(cluster: &Cluster, node: &NodeHost) -> Vec<DiskAt> {
 }
 
 /// The metadata server that leads, in its own eyes; of several the one of the latest term.
-pub(super) fn leader(cluster: &Cluster) -> Option<Arc<MetaHost>> {
+pub(crate) fn leader(cluster: &Cluster) -> Option<Arc<MetaHost>> {
     let term = |meta: &Arc<MetaHost>| {
         let standing = meta.server()?.standing()?;
         standing.leads.then_some(standing.term)
