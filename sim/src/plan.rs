@@ -342,7 +342,8 @@ fn draw_faults(stream: &Stream) -> BTreeMap<FaultClass, Duration> {
     let mut faults = BTreeMap::new();
     for class in FaultClass::ALL {
         let pace = ms(stream, 1_500, 20_000);
-        let share = if class.is_mild() { share.max(MILD_SHARE_PPM) } else { share };
+        let (share, pace) =
+            if class.is_mild() { (share.max(MILD_SHARE_PPM), pace / 2) } else { (share, pace) };
         if stream.chance(share) {
             faults.insert(class, pace);
         }

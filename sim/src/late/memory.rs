@@ -74,6 +74,14 @@ impl Memory {
         }
     }
 
+    /// A group that was written to.
+    pub(super) fn written(&self, draws: &Stream) -> Option<u32> {
+        match &draws.pick(&self.writes)?.call {
+            Call::WriteShard(write) => write.shard.as_ref().map(|shard| shard.group),
+            _ => None,
+        }
+    }
+
     /// Up to `most` requests that have become old: of one group, or of any. Commands may have become old
     /// for other reasons than the epochs of their groups.
     pub(super) fn old(

@@ -6,7 +6,7 @@
 //! here that no fault touches, with the certificates of clients and nodes:
 //!
 //! * an old process ([`repeat`]) that sends again what was really sent ([`memory`]), once the epoch of its
-//!   group has changed, and that claims under old epochs to have done work ([`claims`]) or decided a move;
+//!   group has changed (for which it has slots move now and then), and that claims under old epochs to have done work ([`claims`]) or decided a move;
 //! * a rude client ([`rude`]) that lets its groups change before it commits, commits with too few slots, and
 //!   writes to foreign disks.
 //!

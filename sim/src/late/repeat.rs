@@ -16,6 +16,7 @@ use super::claims;
 use super::ghost::Ghost;
 use super::memory::Recorded;
 use crate::cluster::Cluster;
+use crate::nemesis;
 use crate::oracle::{self, Metadata};
 use crate::process::lock;
 use crate::verdict::Kind;
@@ -30,6 +31,8 @@ const REPEATS_MAX: usize = 4;
 const CLAIMS_MAX: usize = 6;
 /// Looks at which something comes again though nothing has changed, in a million.
 const IDLE_PPM: u32 = 100_000;
+/// Looks at which a slot of a group moves of which something could come again, in a million.
+const MOVES_PPM: u32 = 50_000;
 
 /// An old process, until then or until all is calm.
 pub(crate) async fn repeat(cluster: Arc<Cluster>, draws: Stream, until: Duration) {
@@ -48,6 +51,11 @@ pub(crate) async fn repeat(cluster: Arc<Cluster>, draws: Stream, until: Duration
         } else if draws.chance(IDLE_PPM) {
             let some = old(&cluster, &draws, None, 1);
             join_all(some.into_iter().map(|recorded| send(&cluster, recorded))).await;
+        } else if draws.chance(MOVES_PPM) {
+            let written = lock(&cluster.late.memory).written(&draws);
+            if let Some(group) = written {
+                nemesis::move_one(&cluster, &draws, GroupId(group)).await;
+            }
         }
     }
 }

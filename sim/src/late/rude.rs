@@ -16,7 +16,7 @@ use simhost::Stream;
 use super::claims;
 use super::ghost::Ghost;
 use crate::cluster::{Cluster, TENANT};
-use crate::oracle;
+use crate::{nemesis, oracle};
 
 /// Its bucket.
 pub(crate) const BUCKET: &str = "rude";
@@ -24,6 +24,8 @@ pub(crate) const BUCKET: &str = "rude";
 const REST_MS: (u64, u64) = (10, 1_000);
 /// How often it waits before a commit, in a million.
 const WAITS_PPM: u32 = 600_000;
+/// How often it has a slot of its group move meanwhile, in a million.
+const MOVES_PPM: u32 = 500_000;
 /// How long for a slot to move, in milliseconds, at most.
 const WAIT_MS_MAX: u64 = 8_000;
 /// Between two looks for that.
@@ -69,6 +71,9 @@ async fn put(cluster: &Cluster, draws: &Stream) -> Option<()> {
         let _ = put.commit(put.too_much(missing)?).await;
     }
     if draws.chance(WAITS_PPM) {
+        if draws.chance(MOVES_PPM) {
+            nemesis::move_one(cluster, draws, GroupId(put.placement.group)).await;
+        }
         put.wait_for_move(missing).await;
     }
     put.commit(missing).await?;

@@ -39,6 +39,7 @@ use crate::cluster::Cluster;
 
 pub use calm::{calm, leap};
 pub use class::{FaultClass, UnknownClass};
+pub(crate) use moves::move_one;
 pub use state::State;
 pub use storm::storm;
 pub(crate) use victims::leader;

@@ -7,7 +7,7 @@ use super::strike::{Outcome, Strike};
 use crate::late;
 
 /// How long they are about, in milliseconds.
-const ABOUT_MS: (u64, u64) = (2_000, 15_000);
+const ABOUT_MS: (u64, u64) = (4_000, 20_000);
 
 fn until(strike: &Strike<'_>) -> Duration {
     strike.cluster.world.now() + Duration::from_millis(strike.draws.between(ABOUT_MS.0, ABOUT_MS.1))
