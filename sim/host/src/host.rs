@@ -32,6 +32,8 @@ pub enum Death {
 /// When a host dies of itself.
 #[derive(Clone, Copy, Debug)]
 struct Doom {
+    /// Only operations of this name count; none for all.
+    at: Option<&'static str>,
     /// Seam operations until then.
     operations: u64,
     death: Death,
@@ -211,7 +213,12 @@ impl Host {
     /// The process dies of itself, in the middle of what it does: at the seam operation (a transfer, a
     /// flush, a write of a store, a message) that comes `operations` after this; it takes effect or not.
     pub fn doom(&self, operations: u64, death: Death, after: bool) {
-        *lock(&self.0.doom) = Some(Doom { operations, death, after });
+        *lock(&self.0.doom) = Some(Doom { at: None, operations, death, after });
+    }
+
+    /// As [`doom`](Self::doom), and only operations of this name count, such as `disk.rename`.
+    pub fn doom_at(&self, at: &'static str, operations: u64, death: Death, after: bool) {
+        *lock(&self.0.doom) = Some(Doom { at: Some(at), operations, death, after });
     }
 
     /// The process stands still: none of its tasks runs until [`resume`](Self::resume).
@@ -323,7 +330,7 @@ impl Life {
         let death = {
             let mut doom = lock(&self.host.doom);
             match doom.as_mut() {
-                Some(due) if due.after != after => None,
+                Some(due) if due.after != after || due.at.is_some_and(|at| at != what) => None,
                 Some(due) if due.operations > 0 => {
                     due.operations -= 1;
                     None

@@ -86,22 +86,22 @@ pub(super) fn canary(cluster: &Arc<Cluster>) {
 
 /// See the table.
 pub(super) fn shard_flush_skipped(cluster: &Arc<Cluster>) {
-    bug_in_disks(cluster, DiskBugs { flush_lies: true, name_flush_lies: false });
+    bug_in_disks(cluster, DiskBugs { flush_lies: true, ..DiskBugs::default() });
 }
 
 /// See the table.
 pub(super) fn name_flush_skipped(cluster: &Arc<Cluster>) {
-    bug_in_disks(cluster, DiskBugs { flush_lies: false, name_flush_lies: true });
+    bug_in_disks(cluster, DiskBugs { name_flush_lies: true, ..DiskBugs::default() });
 }
 
 /// See the table.
 pub(super) fn log_flush_skipped(cluster: &Arc<Cluster>) {
-    bug_in_stores(cluster, KvBugs { flush_lies: true, checkpoint_lies: false });
+    bug_in_stores(cluster, KvBugs { flush_lies: true, ..KvBugs::default() });
 }
 
 /// See the table.
 pub(super) fn snapshot_short(cluster: &Arc<Cluster>) {
-    bug_in_stores(cluster, KvBugs { flush_lies: false, checkpoint_lies: true });
+    bug_in_stores(cluster, KvBugs { checkpoint_lies: true, ..KvBugs::default() });
 }
 
 /// See the table.

@@ -1,5 +1,6 @@
 //! A disk as hardware: it outlives the processes that use it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -132,6 +133,22 @@ impl DiskDevice {
     /// Would the file be there, as it is now, after a power loss?
     pub fn is_durable(&self, name: &FileName) -> bool {
         self.with(|state| state.is_durable(name))
+    }
+
+    /// Would a file of this name be there after a power loss, with content that was flushed? None when there
+    /// is no such file now. One that another, flushed file is about to replace counts as well.
+    pub fn survives(&self, name: &FileName) -> Option<bool> {
+        self.with(|state| state.survives(name))
+    }
+
+    /// Names that were taken away, and that a power loss may bring back; in byte order.
+    pub fn may_return(&self) -> BTreeSet<FileName> {
+        self.with(|state| state.names.may_return())
+    }
+
+    /// Changes of names that processes made which have died, and that a power loss may undo.
+    pub fn inherited(&self) -> usize {
+        self.with(|state| state.names.inherited())
     }
 
     /// Harms a file at rest, whether it was flushed or not. False when it has no such content, or no bit

@@ -44,6 +44,10 @@ pub struct DiskBugs {
     pub flush_lies: bool,
     /// Flushes of names succeed and make nothing durable.
     pub name_flush_lies: bool,
+    /// They pass over names that were taken away.
+    pub removal_flush_lies: bool,
+    /// They pass over what an earlier process did.
+    pub inherited_flush_lies: bool,
 }
 
 /// What a disk was asked for since it was made.

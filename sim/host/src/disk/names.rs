@@ -4,7 +4,7 @@
 //! of the unflushed changes survives a power loss, each does so as one step: a file that had a name and was
 //! neither replaced nor removed has exactly one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use env::FileName;
 
@@ -77,6 +77,17 @@ pub(super) struct Names {
     generation: u64,
     /// How many entries of the log name a file.
     logged: BTreeMap<FileNumber, u64>,
+    /// So many of the log's first entries are of processes that have died.
+    inherited: usize,
+}
+
+/// What a flush passes over though it says that all is durable: planted bugs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PassesOver {
+    /// Names that were taken away.
+    pub(super) removals: bool,
+    /// What an earlier process did.
+    pub(super) inherited: bool,
 }
 
 impl Names {
@@ -89,6 +100,39 @@ impl Names {
         let file = self.volatile.by_name.get(name);
         let logged = file.is_some_and(|file| self.logged.contains_key(file));
         file.is_some() && self.durable.by_name.get(name) == file && !logged
+    }
+
+    /// Every file that may have this name after a power loss; none when it may be that no file has it.
+    pub(super) fn holders(&self, name: &FileName) -> Option<Vec<FileNumber>> {
+        let mut holders = vec![*self.durable.by_name.get(name)?];
+        for Entry { change, .. } in &self.log {
+            match change {
+                NameChange::Put(put, file) if put == name => holders.push(*file),
+                NameChange::Remove(removed, _) if removed == name => return None,
+                NameChange::Put(_, file) if holders.contains(file) => return None,
+                NameChange::Put(..) | NameChange::Remove(..) => {}
+            }
+        }
+        Some(holders)
+    }
+
+    /// Names that no file has, and that some file may have after a power loss.
+    pub(super) fn may_return(&self) -> BTreeSet<FileName> {
+        let changed = self.log.iter().filter_map(|Entry { change, .. }| match change {
+            NameChange::Put(name, _) => Some(name),
+            NameChange::Remove(name, _) => self.durable.by_name.contains_key(name).then_some(name),
+        });
+        changed.filter(|name| !self.volatile.by_name.contains_key(*name)).cloned().collect()
+    }
+
+    /// Changes that processes made which have died, and that are not durable.
+    pub(super) fn inherited(&self) -> usize {
+        self.inherited
+    }
+
+    /// The process that made the changes until now is dead.
+    pub(super) fn bequeath(&mut self) {
+        self.inherited = self.log.len();
     }
 
     pub(super) fn name_of(&self, file: FileNumber) -> Option<&FileName> {
@@ -139,19 +183,36 @@ impl Names {
 
     /// A flush ends; the files whose names it has settled. When it failed, only some of the changes are
     /// durable, the first of them; a later flush tries again.
-    pub(super) fn end_flush(&mut self, began: u64, failed: Option<&Stream>) -> Vec<FileNumber> {
+    pub(super) fn end_flush(
+        &mut self,
+        began: u64,
+        failed: Option<&Stream>,
+        passes_over: PassesOver,
+    ) -> Vec<FileNumber> {
         let covered = self.log.partition_point(|entry| entry.generation <= began);
         let count = failed.map_or(covered, |stream| stream.index(covered + 1));
-        let done: Vec<Entry> = self.log.drain(..count).collect();
-        for entry in &done {
-            self.durable.apply(&entry.change);
+        let (mut done, mut kept) = (Vec::new(), Vec::new());
+        let mut inherited = self.inherited.saturating_sub(count);
+        for (place, entry) in self.log.drain(..count).enumerate() {
+            let is_inherited = place < self.inherited;
+            let is_removal = matches!(entry.change, NameChange::Remove(..));
+            if (passes_over.removals && is_removal) || (passes_over.inherited && is_inherited) {
+                inherited += usize::from(is_inherited);
+                kept.push(entry);
+            } else {
+                self.durable.apply(&entry.change);
+                done.push(entry);
+            }
         }
+        self.inherited = inherited;
+        drop(self.log.splice(..0, kept));
         self.settled(done)
     }
 
     /// The power is lost, and is back. The files whose names this has settled.
     pub(super) fn lose_power(&mut self, stream: &Stream) -> (Settled, Vec<FileNumber>) {
         let entries = std::mem::take(&mut self.log);
+        self.inherited = 0;
         // Nothing, everything, the first changes in order, or any of them.
         let style = stream.below(4);
         let first = stream.index(entries.len() + 1);

@@ -9,7 +9,7 @@ use env::{FileName, Space, StorageError, StorageErrorKind};
 
 use super::content::{Content, Settled, Survival, in_pages};
 use super::faults::{Damage, DiskBugs, DiskCounters, DiskFaults};
-use super::names::{FileNumber, Names};
+use super::names::{FileNumber, Names, PassesOver};
 use super::session::Session;
 use crate::host::Death;
 use crate::rng::Stream;
@@ -99,6 +99,14 @@ impl State {
     pub(super) fn is_durable(&self, name: &FileName) -> bool {
         let file = self.names.get(name).and_then(|file| self.files.get(&file));
         self.names.is_durable(name) && file.is_some_and(|file| file.content.is_clean())
+    }
+
+    /// Would a file of this name be there after a power loss, with content that was flushed, whatever else
+    /// is lost? None when there is no such file now.
+    pub(super) fn survives(&self, name: &FileName) -> Option<bool> {
+        self.names.get(name)?;
+        let is_clean = |file: &FileNumber| self.files.get(file).is_some_and(|file| file.content.is_clean());
+        Some(self.names.holders(name).is_some_and(|holders| holders.iter().all(is_clean)))
     }
 
     /// Names and lengths.
@@ -234,6 +242,7 @@ impl State {
         for change in std::mem::take(&mut self.under_way).into_values() {
             self.apply_partly(change, stream);
         }
+        self.names.bequeath();
         let loss = if death == Death::Power { self.lose_power(stream) } else { Loss::default() };
         self.files.values_mut().for_each(|file| file.handles = 0);
         let all: Vec<FileNumber> = self.files.keys().copied().collect();
@@ -253,7 +262,8 @@ impl State {
 
     /// A flush of names ends.
     pub(super) fn end_name_flush(&mut self, began: u64, failed: Option<&Stream>) {
-        for file in self.names.end_flush(began, failed) {
+        let DiskBugs { removal_flush_lies: removals, inherited_flush_lies: inherited, .. } = self.bugs;
+        for file in self.names.end_flush(began, failed, PassesOver { removals, inherited }) {
             self.tidy(file);
         }
     }

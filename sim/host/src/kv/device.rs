@@ -7,10 +7,10 @@ use std::time::Duration;
 use env::{Batch, Table};
 use tokio::sync::Notify;
 
-use super::forensic::ForensicKv;
+use super::forensic::{DurableKv, ForensicKv};
 use super::store::{REVERSIBLE_MIN, Store};
 use super::tables::Tables;
-use super::{KvBugs, KvFaults, KvFilter};
+use super::{KvAct, KvBugs, KvFaults, KvFilter, KvWitness};
 use crate::host::Death;
 use crate::rng::Stream;
 use crate::world::lock;
@@ -35,6 +35,7 @@ struct State {
     faults: KvFaults,
     bugs: KvBugs,
     filter: Option<KvFilter>,
+    witness: Option<KvWitness>,
     full: bool,
     stuck: bool,
 }
@@ -100,6 +101,12 @@ impl KvDevice {
         drop(before);
     }
 
+    /// From now on `witness` sees what processes do; it may look at the device.
+    pub fn set_witness(&self, witness: KvWitness) {
+        let before = lock(&self.0.state).witness.replace(witness);
+        drop(before);
+    }
+
     /// A new, empty device in the place of this one. A process that has a store of it open gets `Io`
     /// from then on.
     pub fn wipe(&self) {
@@ -120,6 +127,20 @@ impl KvDevice {
         let cell = self.cell(name)?;
         let store = lock(&cell);
         store.as_ref().map(|store| ForensicKv(store.tables().clone()))
+    }
+
+    /// What a power loss now would leave of a store at least; none when there is no such store.
+    pub fn durable(&self, name: &str) -> Option<DurableKv> {
+        let cell = self.cell(name)?;
+        let store = lock(&cell);
+        store.as_ref().map(DurableKv::of)
+    }
+
+    /// How many batches of a store a power loss now may take; none when there is no such store.
+    pub fn unflushed(&self, name: &str) -> Option<u64> {
+        let cell = self.cell(name)?;
+        let store = lock(&cell);
+        store.as_ref().map(|store| store.written() - store.durable())
     }
 
     fn cell(&self, name: &str) -> Option<StoreCell> {
@@ -170,6 +191,20 @@ impl KvDevice {
 
     pub(super) fn bugs(&self) -> KvBugs {
         lock(&self.0.state).bugs
+    }
+
+    /// Tells the witness, if there is one. Nothing may be locked.
+    pub(super) fn witness(&self, name: &str, act: KvAct<'_>) {
+        let witness = lock(&self.0.state).witness.clone();
+        if let Some(witness) = witness {
+            witness(name, act);
+        }
+    }
+
+    /// Does a flush of this store only say that it is one?
+    pub(super) fn flush_lies(&self, name: &str) -> bool {
+        let bugs = self.bugs();
+        bugs.flush_lies && name.starts_with(bugs.flush_lies_of)
     }
 
     /// The batch to write in the place of `batch`.

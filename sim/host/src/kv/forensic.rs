@@ -1,9 +1,12 @@
 //! A store as it lies there, for checkers.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use env::{KeyRange, KvRead, Order, Row, StorageError, Table};
 
-use super::tables::Tables;
+use super::store::Store;
+use super::tables::{Reversal, Tables};
 
 /// What a store held when this was taken: what the host's processes saw last, durable or not. Later
 /// changes do not show in it.
@@ -23,5 +26,54 @@ impl KvRead for ForensicKv {
         limit: usize,
     ) -> Result<Vec<Row>, StorageError> {
         self.0.scan(table, range, order, limit)
+    }
+}
+
+/// What a power loss would have left of a store at least when this was taken: what flushes have covered.
+///
+/// Taking it costs what was not flushed, and so does a `get`; a `scan` may copy the tables.
+#[derive(Clone, Debug)]
+pub struct DurableKv {
+    tables: Tables,
+    /// Rows that were changed since the last flush, as they were then.
+    before: BTreeMap<(Table, Bytes), Option<Bytes>>,
+}
+
+impl DurableKv {
+    pub(super) fn of(store: &Store) -> Self {
+        let (mut tables, mut before) = (store.tables().clone(), BTreeMap::new());
+        for reversal in store.undurable() {
+            match reversal {
+                Reversal::Row(table, key, value) => drop(before.insert((*table, key.clone()), value.clone())),
+                whole @ Reversal::Table(table, _) => {
+                    tables.reverse(std::slice::from_ref(whole));
+                    before.retain(|(of, _), _| of != table);
+                }
+            }
+        }
+        Self { tables, before }
+    }
+}
+
+impl KvRead for DurableKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        match self.before.get(&(table, Bytes::copy_from_slice(key))) {
+            Some(value) => Ok(value.clone()),
+            None => self.tables.get(table, key),
+        }
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<Row>, StorageError> {
+        let mut tables = self.tables.clone();
+        for ((of, key), value) in self.before.iter().filter(|((of, _), _)| *of == table) {
+            tables.reverse(&[Reversal::Row(of, key.clone(), value.clone())]);
+        }
+        tables.scan(table, range, order, limit)
     }
 }

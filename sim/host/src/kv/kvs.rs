@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use env::{Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, StorageError, Table};
 
+use super::KvAct;
 use super::device::{KvDevice, NameLock, StoreCell};
 use super::names;
 use super::store::Store;
@@ -107,6 +108,7 @@ impl Kvs for SimKvs {
         let host = self.life.host().id();
         self.life.world().event(Some(host), "kv.remove", &[u64::from(existed)], || name.to_owned());
         drop(lock);
+        self.device.witness(name, KvAct::Removed);
         step(&self.life, "kv.remove", true).await;
         Ok(())
     }
@@ -147,14 +149,15 @@ impl Opening {
             self.event("kv.write-error", &[0, 0], || self.name().to_owned());
             return Err(names::failed("write to", self.name()));
         }
-        let batch = self.device.filtered(self.name(), batch);
+        let changes = self.device.filtered(self.name(), batch).into_changes();
         let (number, bytes) = self.with_store("write to", |store| {
-            let bytes = store.write(batch)?;
+            let bytes = store.write(changes.clone())?;
             Ok((store.written(), bytes))
         })?;
         self.event("kv.write", &[number, bytes as u64], || {
             format!("{}: batch {number}, {bytes} bytes", self.name())
         });
+        self.device.witness(self.name(), KvAct::Written(&changes));
         Ok(())
     }
 
@@ -169,7 +172,7 @@ impl Opening {
             self.event("kv.flush-error", &[batches, 0], || self.name().to_owned());
             return Err(names::failed("flush", self.name()));
         }
-        if !self.device.bugs().flush_lies {
+        if !self.device.flush_lies(self.name()) {
             self.with_store("flush", |store| {
                 store.synced(batches);
                 Ok(())

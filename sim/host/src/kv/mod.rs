@@ -23,13 +23,26 @@ mod tests;
 use std::sync::Arc;
 
 use env::Batch;
+use env::kv::Change;
 
 pub use self::device::KvDevice;
-pub use self::forensic::ForensicKv;
+pub use self::forensic::{DurableKv, ForensicKv};
 pub use self::kvs::{SimKv, SimKvs};
 
 /// Rewrites each batch before it is written: the store's name, the batch, and what to write instead.
 pub type KvFilter = Arc<dyn Fn(&str, Batch) -> Batch + Send + Sync>;
+
+/// What a process has just done to a store.
+#[derive(Clone, Copy, Debug)]
+pub enum KvAct<'a> {
+    /// A batch was written: these changes.
+    Written(&'a [Change]),
+    /// The store was removed.
+    Removed,
+}
+
+/// Sees what is done to the stores of a host, as soon as it is done: the store's name, and what.
+pub type KvWitness = Arc<dyn Fn(&str, KvAct<'_>) + Send + Sync>;
 
 /// How the stores of a host behave. Times are in microseconds, both bounds inclusive; probabilities
 /// in millionths of all operations.
@@ -59,6 +72,8 @@ impl Default for KvFaults {
 pub struct KvBugs {
     /// A flush succeeds and makes nothing durable.
     pub flush_lies: bool,
+    /// … of stores whose names begin like this.
+    pub flush_lies_of: &'static str,
     /// A checkpoint lacks some of the last batches.
     pub checkpoint_lies: bool,
 }

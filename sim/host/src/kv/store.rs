@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use env::kv::Change;
-use env::{Batch, StorageError, Table};
+use env::{StorageError, Table};
 
 use super::tables::{Reversal, Tables};
 use crate::rng::Stream;
@@ -63,8 +63,7 @@ impl Store {
     /// # Errors
     ///
     /// `Invalid` when a table is none; then nothing is written.
-    pub(super) fn write(&mut self, batch: Batch) -> Result<usize, StorageError> {
-        let changes = batch.into_changes();
+    pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<usize, StorageError> {
         let bytes = changes.iter().map(bytes).sum();
         let reversals = self.tables.apply(changes)?;
         self.written += 1;
@@ -110,6 +109,12 @@ impl Store {
         }
         assert!(self.written == kept, "{kept} batches kept, {} left", self.written);
         self.durable = kept;
+    }
+
+    /// What takes back all that a power loss may take, the newest change first.
+    pub(super) fn undurable(&self) -> impl Iterator<Item = &Reversal> {
+        let batches = usize::try_from(self.written - self.durable).unwrap_or(usize::MAX);
+        self.log.iter().rev().take(batches).flat_map(|logged| logged.reversals.iter().rev())
     }
 
     /// What it held before the last `batches` batches, as far back as is known.

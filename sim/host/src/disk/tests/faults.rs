@@ -292,7 +292,7 @@ fn bugs() {
         let mut lost = [0, 0];
         for seed in 0..20 {
             let (world, host, device) = machine(seed, Schedule::Random);
-            device.set_bugs(DiskBugs { flush_lies, name_flush_lies });
+            device.set_bugs(DiskBugs { flush_lies, name_flush_lies, ..DiskBugs::default() });
             let test = async {
                 let disk = open(&host.boot()).await;
                 flushed(&disk, "a", &[1]).await;

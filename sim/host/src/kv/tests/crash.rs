@@ -217,6 +217,40 @@ fn power_loss_takes_any_tail() {
     assert_eq!(found, ["a b", "a b c", "a b c d"]);
 }
 
+/// What is durable can be looked at all along: the state at the last flush, whatever was written since.
+#[test]
+fn durable_is_what_was_flushed() {
+    for seed in 0..100 {
+        let (host, stream) = (host(seed), Stream::new(seed));
+        let env = host.boot();
+        let test = async {
+            let kv = env.kvs().open("store", &TABLES).await.unwrap();
+            let (mut now, mut flushed) = (State::new(), State::new());
+            for number in 0..40 {
+                let (batch, after) = random_batch(&stream, number, &now);
+                kv.write(batch).unwrap();
+                now = after;
+                if stream.chance(150_000) {
+                    kv.flush().await.unwrap();
+                    flushed = now.clone();
+                    assert_eq!(host.kvs().unflushed("store"), Some(0));
+                }
+                let durable = host.kvs().durable("store").unwrap();
+                assert_eq!(state(&durable), flushed, "seed {seed}, batch {number}");
+                for (table, key) in now.keys().chain(flushed.keys()) {
+                    let row = durable.get(table, key).unwrap().map(|value| value.to_vec());
+                    assert_eq!(
+                        row.as_ref(),
+                        flushed.get(&(*table, key.clone())),
+                        "seed {seed}, batch {number}"
+                    );
+                }
+            }
+        };
+        host.world().run(LIMIT, test).unwrap();
+    }
+}
+
 /// A flush covers what was written before it began, and nothing that was written meanwhile.
 #[test]
 fn flush_covers_what_was_before() {

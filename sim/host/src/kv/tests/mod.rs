@@ -270,7 +270,7 @@ fn bugs_bite() {
     for seed in 0..20 {
         let host = host(seed);
         let env = host.boot();
-        host.kvs().set_bugs(KvBugs { flush_lies: true, checkpoint_lies: true });
+        host.kvs().set_bugs(KvBugs { flush_lies: true, checkpoint_lies: true, ..KvBugs::default() });
         let test = async {
             let kv = env.kvs().open("store", &[ONE]).await.unwrap();
             put(&kv, "a");
