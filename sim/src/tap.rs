@@ -23,6 +23,7 @@ use proto::wire::response::Result as Reply;
 use simhost::net::{Sent, Tap, Verdict};
 use simhost::{HostId, Stream};
 
+use crate::checkers::Told;
 use crate::cluster::Cluster;
 use crate::oracle;
 use crate::plants::Mutation;
@@ -40,6 +41,7 @@ type Epochs = BTreeMap<u32, u64>;
 pub struct Wire {
     cluster: Weak<Cluster>,
     state: Mutex<State>,
+    told: Told,
 }
 
 #[derive(Default)]
@@ -72,7 +74,7 @@ struct Knowledge {
 
 /// Installs the tap of a cluster.
 pub fn install(cluster: &Arc<Cluster>) {
-    let tap = Wire { cluster: Arc::downgrade(cluster), state: Mutex::default() };
+    let tap = Wire { cluster: Arc::downgrade(cluster), state: Mutex::default(), told: Told::default() };
     let tap = Arc::new(tap);
     cluster.world.network().set_tap(Some(tap.clone()));
     lock(&cluster.tap).replace(tap);
@@ -101,7 +103,7 @@ impl Wire {
         lock(&self.state).reported.may_have(bit, since)
     }
 
-    fn request(&self, cluster: &Cluster, sent: Sent<'_>) -> Verdict {
+    fn request(&self, cluster: &Arc<Cluster>, sent: Sent<'_>) -> Verdict {
         let Some(mut request) = parse::<wire::Request>(sent.bytes) else { return Verdict::Pass };
         let Some(mut call) = request.call.take() else { return Verdict::Pass };
         let mut state = lock(&self.state);
@@ -125,6 +127,7 @@ impl Wire {
         cluster.world.tell(Some(sent.from), || {
             format!("-> {}: {}", cluster.world.host_name(Some(sent.to)), story_of(&call))
         });
+        self.told.request(cluster, sent.from, &call);
         if !changed {
             return Verdict::Pass;
         }
@@ -132,7 +135,7 @@ impl Wire {
         frame::encode(&request).map_or(Verdict::Pass, Verdict::Replace)
     }
 
-    fn reply(&self, cluster: &Cluster, sent: Sent<'_>) -> Verdict {
+    fn reply(&self, cluster: &Arc<Cluster>, sent: Sent<'_>) -> Verdict {
         let Some(mut response) = parse::<wire::Response>(sent.bytes) else { return Verdict::Pass };
         let Some(mut result) = response.result.take() else { return Verdict::Pass };
         let mut state = lock(&self.state);
@@ -147,6 +150,7 @@ impl Wire {
         state.note_reply(sent.to, &result);
         let again = state.done.note(&asked.call, &result);
         let broken = asked.fault.clone().filter(|_| is_accepted(&result)).or(again);
+        self.told.reply(cluster, sent.from, &asked.call, &result);
         if state.mutation.is_some() {
             // What follows of the payload may be rewritten too.
             state.asked.insert((sent.connection, sent.stream), asked);

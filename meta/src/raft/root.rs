@@ -33,7 +33,7 @@ const FORMAT: &[u8] = b"format";
 const SERVER: &[u8] = b"server";
 const CLUSTER: &[u8] = b"cluster";
 const FOUNDING: &[u8] = b"founding";
-const STATE: &[u8] = b"state";
+pub(super) const STATE: &[u8] = b"state";
 
 /// The store `raft`. Clones are the same store.
 #[derive(Clone, Debug)]

@@ -39,6 +39,11 @@ pub fn file_name(shard: &ShardName) -> String {
     record::file_name(shard)
 }
 
+/// The shard that a store keeps in the file of this name; none when it is no shard's.
+pub fn shard_name(file: &FileName) -> Option<ShardName> {
+    record::parse_file_name(file)
+}
+
 /// Lists and verifies all shards of a disk, and changes nothing.
 ///
 /// Cancelling it leaves nothing behind.

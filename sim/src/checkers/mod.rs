@@ -15,6 +15,7 @@ mod promised;
 mod raft;
 mod receipts;
 mod space;
+mod told;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use crate::cluster::Cluster;
 use crate::oracle;
 
 pub use convergence::healing;
+pub(crate) use told::Told;
 
 /// Between two samples of a storm.
 const SAMPLE: Duration = Duration::from_millis(1_500);
@@ -69,6 +71,12 @@ pub const TABLE: &[Checker] = &[
         "what the metadata do not mark as missing lies whole on the disk that they name",
         "redundancy that is only believed in is lost by the next fault",
         "checkers/promised.rs",
+    ),
+    checker(
+        told::NAME,
+        "whatever a server tells another (a vote, entries, a snapshot, its cluster; a shard, a deletion, a disk) would still be true after a power loss at that moment",
+        "who was told builds upon it, and nobody tells him that it is gone",
+        "checkers/told/",
     ),
     checker(
         "integrity",

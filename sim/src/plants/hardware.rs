@@ -95,6 +95,22 @@ pub(super) fn name_flush_skipped(cluster: &Arc<Cluster>) {
 }
 
 /// See the table.
+pub(super) fn deletion_flush_skipped(cluster: &Arc<Cluster>) {
+    bug_in_disks(cluster, DiskBugs { removal_flush_lies: true, ..DiskBugs::default() });
+}
+
+/// See the table.
+pub(super) fn found_names_not_flushed(cluster: &Arc<Cluster>) {
+    bug_in_disks(cluster, DiskBugs { inherited_flush_lies: true, ..DiskBugs::default() });
+}
+
+/// See the table.
+pub(super) fn snapshot_flush_skipped(cluster: &Arc<Cluster>) {
+    let bugs = KvBugs { flush_lies: true, flush_lies_of: "state-", ..KvBugs::default() };
+    bug_in_stores(cluster, bugs);
+}
+
+/// See the table.
 pub(super) fn log_flush_skipped(cluster: &Arc<Cluster>) {
     bug_in_stores(cluster, KvBugs { flush_lies: true, ..KvBugs::default() });
 }

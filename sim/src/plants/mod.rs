@@ -61,6 +61,21 @@ pub const ALL: &[Plant] = &[
         How::Hardware(hardware::name_flush_skipped),
     ),
     plant(
+        "deletion-flush-skipped",
+        "shards are reported as dropped before that is flushed",
+        How::Hardware(hardware::deletion_flush_skipped),
+    ),
+    plant(
+        "found-names-not-flushed",
+        "a node serves shards that an earlier process of it named and did not flush",
+        How::Hardware(hardware::found_names_not_flushed),
+    ),
+    plant(
+        "snapshot-flush-skipped",
+        "a snapshot is adopted, and the log behind it purged, before it is flushed",
+        How::Hardware(hardware::snapshot_flush_skipped),
+    ),
+    plant(
         "log-flush-skipped",
         "Raft acknowledges entries and votes before they are flushed",
         How::Hardware(hardware::log_flush_skipped),

@@ -1,0 +1,242 @@
+//! What a server tells another is durable at that moment.
+//!
+//! The tap sees what leaves a host, and this compares it with what a power loss then and there would leave of
+//! the host's stores and disks: no power need fail for a forgotten flush to be found. [`metas`] has the rules
+//! for metadata servers, [`nodes`] those for nodes; this file knows who speaks, and which rule that calls for.
+//!
+//! A server may know more than it has told, and may have given up since what it told: each rule says what it
+//! passes over so that nothing is found in a server that is right.
+
+mod metas;
+mod nodes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use proto::wire;
+use proto::wire::raft_append_reply::Outcome;
+use proto::wire::request::Call;
+use proto::wire::response::Result as Reply;
+use simhost::kv::{KvAct, KvDevice};
+use simhost::{DiskDevice, Host, HostId};
+
+use crate::cluster::Cluster;
+use crate::process::lock;
+use crate::verdict::Kind;
+
+/// See [`super::TABLE`].
+pub(super) const NAME: &str = "told is durable";
+
+/// What is broken, in words.
+type Rule = Result<(), String>;
+
+/// What was told, as far as later rules need it.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Metadata servers whose stores are watched.
+    watched: BTreeSet<HostId>,
+    /// Servers that led, and their terms.
+    leaders: BTreeSet<(HostId, u64)>,
+    /// Where a disk is mounted.
+    paths: BTreeMap<(HostId, u32), String>,
+    /// What nodes were asked to drop, and whether it came again since: then nothing is known of it.
+    drops: BTreeMap<Drop, bool>,
+}
+
+/// A node, and what it drops: group, extent (none for all), slot.
+type Drop = (HostId, u32, Bytes, u32);
+
+impl Told {
+    /// A request leaves a host.
+    pub(crate) fn request(&self, cluster: &Arc<Cluster>, from: HostId, call: &Call) {
+        let broken = match call {
+            Call::RaftAppend(append) => self.leads(cluster, from, append),
+            Call::RaftJoin(_) => self.with_stores(cluster, from, metas::cluster),
+            Call::RegisterNode(node) => with_machine(cluster, from, |host| registered(host, node)),
+            Call::ReportWork(report) => with_machine(cluster, from, |host| self.reported(from, host, report)),
+            Call::WriteShard(write) => {
+                self.came_again(from, write);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        report(cluster, from, broken);
+    }
+
+    /// A reply leaves a host.
+    pub(crate) fn reply(&self, cluster: &Arc<Cluster>, from: HostId, asked: &Call, reply: &Reply) {
+        let broken = match (asked, reply) {
+            (Call::RaftVote(asked), Reply::RaftVote(reply)) if reply.granted && !asked.pre_vote => {
+                self.with_stores(cluster, from, |kvs| metas::vote(kvs, asked.vote.as_ref()))
+            }
+            (Call::RaftAppend(asked), Reply::RaftAppend(reply)) => {
+                let told = match reply.outcome() {
+                    Outcome::Success => last_of(asked),
+                    Outcome::Partial => reply.matching,
+                    _ => None,
+                };
+                self.with_stores(cluster, from, |kvs| metas::entries(kvs, told, asked.vote.as_ref()))
+            }
+            (Call::RaftSnapshot(asked), Reply::RaftSnapshot(reply)) if asked.vote == reply.vote => self
+                .with_stores(cluster, from, |kvs| {
+                    metas::entries(kvs, asked.last_log_id, asked.vote.as_ref())
+                }),
+            (Call::RaftJoin(_), Reply::RaftJoin(_)) => self.with_stores(cluster, from, metas::cluster),
+            (Call::WriteShard(asked), Reply::WriteShard(_)) => {
+                self.came_again(from, asked);
+                with_machine(cluster, from, |host| {
+                    self.disk(host, asked.disk).map_or(Ok(()), |disk| nodes::shard(&disk, asked))
+                })
+            }
+            (Call::RegisterNode(asked), Reply::RegisterNode(reply)) => {
+                self.learn_paths(cluster, asked, reply);
+                Ok(())
+            }
+            (Call::TakeWork(asked), Reply::TakeWork(work)) => {
+                self.asked_to_drop(cluster, asked.node, work);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        report(cluster, from, broken);
+    }
+
+    /// Looks at the stores of a metadata server, whose changes are watched from now on.
+    fn with_stores(
+        &self,
+        cluster: &Arc<Cluster>,
+        from: HostId,
+        rule: impl FnOnce(&KvDevice) -> Rule,
+    ) -> Rule {
+        let metas = cluster.metas();
+        let Some(meta) = metas.iter().find(|meta| meta.process.host().id() == from) else { return Ok(()) };
+        let host = meta.process.host();
+        if lock(&self.0).watched.insert(from) {
+            watch(cluster, host);
+        }
+        rule(host.kvs())
+    }
+
+    /// Whoever leads has given itself its vote. Asked once a term.
+    fn leads(&self, cluster: &Arc<Cluster>, from: HostId, append: &wire::RaftAppend) -> Rule {
+        let Some(vote) = append.vote.as_ref() else { return Ok(()) };
+        if !lock(&self.0).leaders.insert((from, vote.term)) {
+            return Ok(());
+        }
+        self.with_stores(cluster, from, |kvs| metas::vote(kvs, Some(vote)))
+    }
+
+    fn disk(&self, host: &Host, disk: u32) -> Option<DiskDevice> {
+        let path = lock(&self.0).paths.get(&(host.id(), disk)).cloned()?;
+        host.disk(&path)
+    }
+
+    fn learn_paths(&self, cluster: &Cluster, node: &wire::RegisterNode, reply: &wire::RegisterNodeReply) {
+        let Some(host) = host_of(cluster, node.node) else { return };
+        let mut state = lock(&self.0);
+        for (report, disk) in node.disks.iter().zip(&reply.disks).filter(|(_, disk)| **disk != 0) {
+            state.paths.insert((host.id(), *disk), path_of(report));
+        }
+    }
+
+    fn asked_to_drop(&self, cluster: &Cluster, node: u32, work: &wire::TakeWorkReply) {
+        let Some(host) = host_of(cluster, node) else { return };
+        let mut state = lock(&self.0);
+        for drop in &work.drops {
+            state.drops.entry((host.id(), drop.group, drop.extent.clone(), drop.slot)).or_insert(false);
+        }
+        // What it drops may be written anew meanwhile.
+        let rebuilds = work.rebuilds.iter().map(|work| (&work.placement, Bytes::new(), work.slot));
+        let fills = work.fills.iter().map(|work| (&work.placement, work.extent.clone(), work.slot));
+        for (placement, extent, slot) in rebuilds.chain(fills) {
+            let group = placement.as_ref().map_or(0, |placement| placement.group);
+            state.came_again(host.id(), group, extent, slot);
+        }
+    }
+
+    fn came_again(&self, node: HostId, write: &wire::WriteShard) {
+        if let Some(shard) = write.shard.as_ref() {
+            lock(&self.0).came_again(node, shard.group, shard.extent.clone(), shard.slot);
+        }
+    }
+
+    fn reported(&self, node: HostId, host: &Host, report: &wire::ReportWork) -> Rule {
+        for drop in &report.dropped {
+            let key = (node, drop.group, drop.extent.clone(), drop.slot);
+            let is_known = lock(&self.0).drops.get(&key) == Some(&false);
+            if let Some(disk) = self.disk(host, drop.disk).filter(|_| is_known) {
+                nodes::dropped(&disk, drop)?;
+            }
+        }
+        for filled in &report.filled {
+            if let Some(disk) = self.disk(host, filled.disk) {
+                nodes::filled(&disk, filled)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn came_again(&mut self, node: HostId, group: u32, extent: Bytes, slot: u32) {
+        for extent in [extent, Bytes::new()] {
+            if let Some(again) = self.drops.get_mut(&(node, group, extent, slot)) {
+                *again = true;
+            }
+        }
+    }
+}
+
+/// The disks that a node says it has.
+fn registered(host: &Host, node: &wire::RegisterNode) -> Rule {
+    let open = node.disks.iter().filter(|report| !report.uuid.is_empty());
+    for disk in open.filter_map(|report| host.disk(&path_of(report))) {
+        nodes::disk(&disk)?;
+    }
+    Ok(())
+}
+
+/// The machine of a node mounts its disks where they are called.
+fn path_of(report: &wire::DiskReport) -> String {
+    format!("/{}", report.name)
+}
+
+fn host_of(cluster: &Cluster, node: u32) -> Option<Host> {
+    let nodes = cluster.nodes();
+    nodes.iter().find(|other| other.id.0 == node).map(|node| node.process.host().clone())
+}
+
+fn with_machine(cluster: &Cluster, from: HostId, rule: impl FnOnce(&Host) -> Rule) -> Rule {
+    let nodes = cluster.nodes();
+    let node = nodes.iter().find(|node| node.process.host().id() == from);
+    node.map_or(Ok(()), |node| rule(node.process.host()))
+}
+
+/// The last entry that an append is about.
+fn last_of(append: &wire::RaftAppend) -> Option<wire::LogId> {
+    append.entries.last().map_or(append.prev_log_id, |entry| entry.log_id)
+}
+
+/// What a metadata server does to its stores must leave them such that it could start from them.
+fn watch(cluster: &Arc<Cluster>, host: &Host) {
+    let (cluster, id) = (Arc::downgrade(cluster), host.id());
+    host.kvs().set_witness(Arc::new(move |store: &str, act: KvAct<'_>| {
+        let Some(cluster) = cluster.upgrade() else { return };
+        let metas = cluster.metas();
+        let Some(meta) = metas.iter().find(|meta| meta.process.host().id() == id) else { return };
+        report(&cluster, id, metas::acted(meta.process.host().kvs(), store, act));
+    }));
+}
+
+fn report(cluster: &Cluster, from: HostId, broken: Rule) {
+    if let Err(text) = broken {
+        let text = format!("{} {text}", cluster.world.host_name(Some(from)));
+        cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
+    }
+}
