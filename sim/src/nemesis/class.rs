@@ -105,6 +105,8 @@ classes! {
     RudeClient = "rude-client",
     /// Nodes are asked to drop what they need, as by work that is out of date.
     OldWork = "old-work",
+    /// A server loses power just after an operation that makes something durable, or is about to.
+    Ambush = "ambush",
 }
 
 impl FaultClass {

@@ -91,6 +91,7 @@ async fn perform(strike: &Strike<'_>) -> Outcome {
         FaultClass::LateRequests => strangers::late_requests(strike),
         FaultClass::RudeClient => strangers::rude_client(strike),
         FaultClass::OldWork => strangers::old_work(strike),
+        FaultClass::Ambush => power::ambush(strike),
     }
 }
 
