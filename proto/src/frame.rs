@@ -10,7 +10,7 @@
 //! `n` is little endian and at most [`HEADER_BYTES_MAX`]; a larger one is refused before anything
 //! is allocated for it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use prost::Message;
 
 use crate::error::InvalidInput;
@@ -31,14 +31,15 @@ pub fn encode(message: &impl Message) -> Result<Bytes, InvalidInput> {
             "a header of {length} bytes is over the limit of {HEADER_BYTES_MAX}"
         )));
     }
-    let mut frame = BytesMut::with_capacity(LENGTH_BYTES + length);
+    // A vector and no `BytesMut`, in which each byte of a varint is a call.
+    let mut frame = Vec::with_capacity(LENGTH_BYTES + length);
     // At most `HEADER_BYTES_MAX`.
     #[allow(clippy::cast_possible_truncation)]
     frame.put_u32_le(length as u32);
     message
         .encode(&mut frame)
         .map_err(|error| InvalidInput::new(format!("a header cannot be encoded: {error}")))?;
-    Ok(frame.freeze())
+    Ok(frame.into())
 }
 
 /// The length of the header that follows.
