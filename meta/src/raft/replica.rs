@@ -87,7 +87,8 @@ impl<K: Kv> Live<K> {
     fn apply(&mut self, entries: Vec<Entry>) -> Result<Vec<Applied>, StorageError> {
         let mut pending = Pending::new();
         let mut outcomes = Vec::with_capacity(entries.len());
-        let mut meta = self.meta.clone();
+        let mut last_log_id = self.meta.last_log_id;
+        let mut membership = None;
         for Entry { log_id, payload } in entries {
             let outcome = match payload {
                 EntryPayload::Blank => wire::Outcome::default(),
@@ -96,18 +97,21 @@ impl<K: Kv> Live<K> {
                     let command = wire::Command::decode(proposal.0).unwrap_or_default();
                     self.machine.apply(&*self.kv, log_id.index, command, &mut pending)?
                 }
-                EntryPayload::Membership(membership) => {
-                    meta.last_membership = StoredMembership::new(Some(log_id), membership);
+                EntryPayload::Membership(changed) => {
+                    membership = Some(StoredMembership::new(Some(log_id), changed));
                     wire::Outcome::default()
                 }
             };
-            meta.last_log_id = Some(log_id);
+            last_log_id = Some(log_id);
             outcomes.push(Applied(outcome));
         }
         let mut batch = pending.into_batch();
-        put_meta(&mut batch, &meta);
+        put_meta(&mut batch, last_log_id.as_ref(), membership.as_ref());
         self.kv.write(batch)?;
-        self.meta = meta;
+        self.meta.last_log_id = last_log_id;
+        if let Some(membership) = membership {
+            self.meta.last_membership = membership;
+        }
         Ok(outcomes)
     }
 }
@@ -157,11 +161,13 @@ pub(crate) fn read_meta(kv: &impl KvRead) -> io::Result<SnapshotMeta> {
     encoding::parse_snapshot_meta(applied.as_ref(), Some(membership)).map_err(corrupt)
 }
 
-fn put_meta(batch: &mut Batch, meta: &SnapshotMeta) {
-    if let Some(applied) = &meta.last_log_id {
-        let applied: &LogId = applied;
+/// Most entries leave the members as they are: then their row stays too.
+fn put_meta(batch: &mut Batch, applied: Option<&LogId>, membership: Option<&StoredMembership>) {
+    if let Some(applied) = applied {
         batch.put(RAFT, Bytes::from_static(APPLIED), encoding::bytes(&encoding::log_id(applied)));
     }
-    let membership = encoding::stored_membership(&meta.last_membership);
-    batch.put(RAFT, Bytes::from_static(MEMBERSHIP), encoding::bytes(&membership));
+    if let Some(membership) = membership {
+        let membership = encoding::stored_membership(membership);
+        batch.put(RAFT, Bytes::from_static(MEMBERSHIP), encoding::bytes(&membership));
+    }
 }
