@@ -473,6 +473,9 @@ fn config(timings: &RaftTimings) -> Config {
     Config {
         cluster_name: "cadole".to_owned(),
         heartbeat_interval: millis(timings.heartbeat),
+        // A follower that has just answered an append need not be asked whether it is there. A follower is
+        // silent for less than two intervals all the same, which is what an election waits for at least.
+        heartbeat_min_interval: Some(millis(timings.heartbeat) / 2),
         election_timeout_min: millis(timings.election_min),
         election_timeout_max: millis(timings.election_max),
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
