@@ -44,21 +44,29 @@ pub(crate) async fn run<E: Env>(node: Arc<Node<E>>) {
     let mut board = Board::default();
     let mut running = Outcomes::new();
     let mut ended = Vec::new();
+    let mut due = true;
     loop {
-        let taken = while_working(&mut running, &mut ended, take(&node)).await;
-        let offers = taken.unwrap_or_else(|error| {
-            debug!(%error, "no work taken");
-            Vec::new()
-        });
-        for Offer { job, placement } in board.choose(offers, node.env.clock().now()) {
-            running.push(perform(node.clone(), job, placement).boxed());
+        if due {
+            let taken = while_working(&mut running, &mut ended, take(&node)).await;
+            let offers = taken.unwrap_or_else(|error| {
+                debug!(%error, "no work taken");
+                Vec::new()
+            });
+            let offered = offers.len();
+            let chosen = board.choose(offers, node.env.clock().now());
+            // What was left lying is asked for again as soon as something has ended; what is new, the
+            // answer to a heartbeat tells of.
+            due = chosen.len() < offered;
+            for Offer { job, placement } in chosen {
+                running.push(perform(node.clone(), job, placement).boxed());
+            }
         }
         node.set_without_room(board.without_room());
         if ended.is_empty() {
             tokio::select! {
                 biased;
                 Some(end) = running.next(), if !running.is_empty() => ended.push(end),
-                () = node.work.notified() => {}
+                () = node.work.notified() => due = true,
             }
         }
         while let Some(Some(end)) = running.next().now_or_never() {
