@@ -52,12 +52,10 @@ pub(crate) async fn run<E: Env>(node: Arc<Node<E>>) {
                 debug!(%error, "no work taken");
                 Vec::new()
             });
-            let offered = offers.len();
-            let chosen = board.choose(offers, node.env.clock().now());
-            // What was left lying is asked for again as soon as something has ended; what is new, the
-            // answer to a heartbeat tells of.
-            due = chosen.len() < offered;
-            for Offer { job, placement } in chosen {
+            // While there is some there may be more; once there is none, the answer to a heartbeat tells of
+            // what is new.
+            due = !offers.is_empty();
+            for Offer { job, placement } in board.choose(offers, node.env.clock().now()) {
                 running.push(perform(node.clone(), job, placement).boxed());
             }
         }

@@ -54,6 +54,8 @@ struct State {
     reported: Reported,
     old_work: Option<OldWork>,
     mutation: Option<Mutation>,
+    /// Requests that were sent, by name.
+    calls: BTreeMap<&'static str, u64>,
 }
 
 /// A request whose reply has not been seen.
@@ -103,6 +105,11 @@ impl Wire {
         lock(&self.state).reported.may_have(bit, since)
     }
 
+    /// Requests that were sent so far, by name.
+    pub fn calls(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.state).calls.clone()
+    }
+
     fn request(&self, cluster: &Arc<Cluster>, sent: Sent<'_>) -> Verdict {
         let Some(mut request) = parse::<wire::Request>(sent.bytes) else { return Verdict::Pass };
         let Some(mut call) = request.call.take() else { return Verdict::Pass };
@@ -115,6 +122,7 @@ impl Wire {
         if is_late && fault.is_some() {
             cluster.world.probe("something was asked for that must be refused");
         }
+        *state.calls.entry(identity::rule(&call).name).or_insert(0) += 1;
         state.asked.insert((sent.connection, sent.stream), Asked { call: call.clone(), fault });
         drop(state);
         if !is_late {
