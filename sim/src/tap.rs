@@ -123,12 +123,17 @@ impl Wire {
             cluster.world.probe("something was asked for that must be refused");
         }
         *state.calls.entry(identity::rule(&call).name).or_insert(0) += 1;
+        let name = |host| cluster.world.host_name(Some(host));
+        // Places may change while a client commits; how many slots it needs does not.
+        let rude = fault.clone().filter(|(checker, _)| *checker == rules::QUORUM && !is_late);
         state.asked.insert((sent.connection, sent.stream), Asked { call: call.clone(), fault });
         drop(state);
         if !is_late {
             cluster.late.remember(sent, &call, request.payload_bytes);
         }
         let broken = broken.map(|text| ("raft", text)).or_else(|| still_needed(cluster, &dropped));
+        let broken = broken
+            .or_else(|| rude.map(|(checker, text)| (checker, format!("{} sent {text}", name(sent.from)))));
         if let Some((checker, text)) = broken {
             cluster.findings.report(&cluster.world, Kind::Correctness, checker, text);
         }
@@ -165,7 +170,7 @@ impl Wire {
         }
         drop(state);
         if let Some((checker, text)) = broken {
-            let text = format!("{} {text}", cluster.world.host_name(Some(sent.from)));
+            let text = format!("{} accepted {text}", cluster.world.host_name(Some(sent.from)));
             cluster.findings.report(&cluster.world, Kind::Correctness, checker, text);
         }
         if let Reply::Failure(failure) = &result {
@@ -309,7 +314,7 @@ fn still_needed(cluster: &Cluster, dropped: &[(Spot, u64)]) -> Option<Fault> {
         let at = found.slots.get(usize::try_from(*slot).ok()?)?;
         (at.disk.0 == *disk && at.since_epoch.0 == *since).then(|| {
             let text = format!("slot {slot} of group {group} was dropped from disk {disk}, which has had it since epoch {since}");
-            ("fencing", text)
+            (rules::FENCING, text)
         })
     })
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::oracle;
+use crate::tap::rules;
 
 pub use convergence::healing;
 pub(crate) use told::Told;
@@ -103,13 +104,13 @@ pub const TABLE: &[Checker] = &[
         "checkers/epochs.rs",
     ),
     checker(
-        "fencing",
+        rules::FENCING,
         "what is older than its group's slot has no effect: writes, commits, reports of work, moves, work given out; and no command is carried out twice",
         "a shard in the wrong place counts as redundancy and is none",
         "tap/rules.rs, late/",
     ),
     checker(
-        "quorum",
+        rules::QUORUM,
         "a commit is accepted only with as many durable slots as the profile asks for",
         "one disk less must not make an acknowledged object unreadable",
         "tap/rules.rs",

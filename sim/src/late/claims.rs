@@ -17,7 +17,7 @@ use super::ghost::Ghost;
 use crate::cluster::Cluster;
 use crate::oracle::{self, Metadata};
 use crate::tap::places::Place;
-use crate::tap::rules::Bit;
+use crate::tap::rules::{Bit, FENCING};
 use crate::verdict::Kind;
 
 /// Extents of a group that are claimed to be filled at a time.
@@ -128,7 +128,7 @@ pub(super) async fn make(cluster: &Cluster, claim: Claim) {
     });
     if is_open(&after, &claim) == Some(false) && !may_be_done {
         let text = format!("the metadata service believed what came too late: {claim:?}");
-        cluster.findings.report(&cluster.world, Kind::Correctness, "fencing", text);
+        cluster.findings.report(&cluster.world, Kind::Correctness, FENCING, text);
     }
     if claim.open == Open::Keep && is_closed_too_early(&after, &claim) {
         // It became whole just then, so that the claim was in time. The disk still has its copy, and says so.

@@ -19,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::nemesis;
 use crate::oracle::{self, Metadata};
 use crate::process::lock;
+use crate::tap::rules::FENCING;
 use crate::verdict::Kind;
 
 /// Between two looks, in milliseconds.
@@ -124,7 +125,7 @@ async fn decide(cluster: &Cluster, to: wire::MoveSlot) {
     match proposed {
         Some(Ok(_)) => {
             let text = format!("the metadata service made a move that was decided in an older epoch: {to:?}");
-            cluster.findings.report(&cluster.world, Kind::Correctness, "fencing", text);
+            cluster.findings.report(&cluster.world, Kind::Correctness, FENCING, text);
         }
         Some(Err(failure)) if failure.code == ErrorCode::StaleEpoch => {
             cluster.world.probe("a move came too late");

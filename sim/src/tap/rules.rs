@@ -12,6 +12,10 @@ use proto::wire::response::Result as Reply;
 
 use super::places::Places;
 
+/// Whatever is older than its group's slot has no effect.
+pub(crate) const FENCING: &str = "fencing";
+/// A commit names enough durable slots.
+pub(crate) const QUORUM: &str = "quorum";
 /// Reports that are remembered; beyond that nothing is judged by them.
 const REPORTED_MAX: usize = 100_000;
 
@@ -23,20 +27,18 @@ pub(super) type Fault = (&'static str, String);
 pub(super) fn of_write(write: &wire::WriteShard, fence: Option<u64>, places: &Places) -> Option<Fault> {
     let shard = write.shard.as_ref()?;
     if let Some(fence) = fence.filter(|fence| write.epoch < *fence) {
-        let text = format!(
-            "acknowledged a write under epoch {} of a group whose epoch {fence} it knew: {shard:?}",
-            write.epoch
-        );
-        return Some(("fencing", text));
+        let text =
+            format!("a write under epoch {} of a group whose epoch {fence} it knew: {shard:?}", write.epoch);
+        return Some((FENCING, text));
     }
     let slot = usize::try_from(shard.slot).ok()?;
     let place = places.at(shard.group, write.epoch)?.get(slot)?;
     (place.disk != write.disk).then(|| {
         let text = format!(
-            "acknowledged a write to disk {} of a slot that is on disk {} in epoch {}: {shard:?}",
+            "a write to disk {} of a slot that is on disk {} in epoch {}: {shard:?}",
             write.disk, place.disk, write.epoch
         );
-        ("fencing", text)
+        (FENCING, text)
     })
 }
 
@@ -52,18 +54,17 @@ pub(super) fn of_commit(commit: &wire::CommitObject, places: &Places) -> Option<
         let durable = (0..slots.len()).filter(|slot| !named(*slot)).count();
         let needed = places.min_durable(group).and_then(|needed| usize::try_from(needed).ok());
         if let Some(needed) = needed.filter(|needed| !slots.is_empty() && durable < *needed) {
-            let text =
-                format!("accepted a commit to group {group} with {durable} durable slots, {needed} are needed");
-            return Some(("quorum", text));
+            let text = format!("a commit to group {group} with {durable} durable slots, {needed} are needed");
+            return Some((QUORUM, text));
         }
         let moved = slots.iter().enumerate().find(|(slot, place)| place.since > epoch && !named(*slot));
         moved.map(|(slot, place)| {
             let text = format!(
-                "accepted a commit under epoch {epoch} of group {group}, whose slot {slot} moved in epoch {} and is \
+                "a commit under epoch {epoch} of group {group}, whose slot {slot} moved in epoch {} and is \
                  not named as missing",
                 place.since
             );
-            ("fencing", text)
+            (FENCING, text)
         })
     })
 }
@@ -85,7 +86,7 @@ impl Done {
             _ => return None,
         };
         let is_news = self.0.insert(id.clone());
-        (!is_news).then(|| ("fencing", format!("carried out a {what} again: command id {id:02x?}")))
+        (!is_news).then(|| (FENCING, format!("a {what} that had been carried out: command id {id:02x?}")))
     }
 }
 
