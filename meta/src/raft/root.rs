@@ -72,7 +72,7 @@ pub enum RootError {
 }
 
 impl<K: Kv> Root<K> {
-    /// Opens the store of server `own`, and makes a new one its.
+    /// Opens the store of server `own`, and makes a new one its. What is found in it is durable.
     ///
     /// # Errors
     ///
@@ -93,6 +93,9 @@ impl<K: Kv> Root<K> {
             Some(found) => return Err(RootError::OtherServer { own: own.0, found }),
             None => root.put_durably(SERVER, Bytes::copy_from_slice(&own.0.to_be_bytes())).await?,
         }
+        // A process that died alone leaves what it had not flushed. Raft takes what it finds for durable, and
+        // acknowledges it.
+        root.kv.flush().await?;
         Ok(root)
     }
 
@@ -171,6 +174,8 @@ impl From<RootError> for StorageError {
 
 #[cfg(test)]
 mod tests {
+    use env::KvRead;
+
     use super::*;
     use crate::testing::{MemoryKvs, block_on};
 
@@ -206,6 +211,23 @@ mod tests {
             drop(root);
             let refused = Root::open(&stores, MetaId(1), &user).await.expect_err("newer");
             assert!(matches!(refused, RootError::NewerFormat { found: 2 }), "{refused}");
+        });
+    }
+
+    /// What a process wrote that died before its flush is durable once the next one has opened the store.
+    #[test]
+    fn what_is_found_is_durable() {
+        block_on(async {
+            let stores = MemoryKvs::new();
+            let (user, _closed) = User::first();
+            let root = Root::open(&stores, MetaId(1), &user).await.expect("new");
+            let mut batch = Batch::new();
+            batch.put(LOG, &b"entry"[..], &b"x"[..]);
+            root.kv.write(batch).expect("write");
+            drop(root);
+            drop(Root::open(&stores, MetaId(1), &user).await.expect("again"));
+            let root = Root::open(&stores.crashed(), MetaId(1), &user).await.expect("after a crash");
+            assert_eq!(root.kv.get(LOG, b"entry").expect("read").as_deref(), Some(&b"x"[..]));
         });
     }
 
