@@ -42,6 +42,9 @@ enum Command {
         /// Longest pause of a client between two operations, in milliseconds.
         #[arg(long, default_value_t = 2_000)]
         pause_ms: u64,
+        /// Also says where the time goes: by task, and by request.
+        #[arg(long)]
+        breakdown: bool,
     },
     /// Lists what there is, a line each.
     List {
@@ -128,8 +131,8 @@ fn main() -> ExitCode {
             say(&format!("{:#?}", sim::run::plan_of(&arguments.options())));
             ExitCode::SUCCESS
         }
-        Command::Speed { seed, pause_ms } => {
-            say(&sim::speed::measure(seed, Duration::from_millis(pause_ms)));
+        Command::Speed { seed, pause_ms, breakdown } => {
+            say(&sim::speed::measure(seed, Duration::from_millis(pause_ms), breakdown));
             ExitCode::SUCCESS
         }
         Command::List { what } => {
