@@ -36,6 +36,9 @@ impl Default for ClockState {
 }
 
 fn scaled(duration: Duration, numerator: i128, denominator: i128) -> Duration {
+    if numerator == denominator {
+        return duration;
+    }
     let nanos = i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX / MILLION);
     let scaled = (nanos * numerator + denominator - 1) / denominator;
     Duration::from_nanos(u64::try_from(scaled.max(0)).unwrap_or(u64::MAX))

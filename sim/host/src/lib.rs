@@ -28,4 +28,4 @@ pub use kv::{KvDevice, SimKvs};
 pub use net::{Network, SimNet};
 pub use rng::Stream;
 pub use trace::Story;
-pub use world::{Costs, Schedule, Sleep, Stuck, TaskHandle, World, WorldOptions, current_host, lock};
+pub use world::{Costs, Schedule, Sleep, Spent, Stuck, TaskHandle, World, WorldOptions, current_host, lock};

@@ -11,8 +11,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ use crate::host::{HostId, HostState};
 use crate::net::Network;
 use crate::rng::Stream;
 use crate::trace::{Story, Trace};
+
+mod sleep;
+mod stopwatch;
+
+pub use sleep::Sleep;
+pub use stopwatch::Spent;
+use stopwatch::Stopwatch;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -87,12 +94,15 @@ pub(crate) struct Inner {
     tasks: Mutex<Tasks>,
     deaths: Mutex<Vec<Death>>,
     stop: Mutex<Option<String>>,
+    /// There is a death or a stop to see to before the next task.
+    interrupted: AtomicBool,
     until: Mutex<Option<String>>,
     trace: Mutex<Trace>,
     probes: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) hosts: Mutex<Vec<Arc<HostState>>>,
     pub(crate) network: Network,
-    costs: Mutex<Costs>,
+    polls: AtomicU64,
+    stopwatch: OnceLock<Stopwatch>,
 }
 
 #[derive(Default)]
@@ -176,11 +186,13 @@ impl World {
             tasks: Mutex::default(),
             deaths: Mutex::default(),
             stop: Mutex::default(),
+            interrupted: AtomicBool::new(false),
             until: Mutex::default(),
             trace: Mutex::new(Trace::new(options.story)),
             probes: Mutex::default(),
             hosts: Mutex::default(),
-            costs: Mutex::default(),
+            polls: AtomicU64::new(0),
+            stopwatch: OnceLock::new(),
         };
         Self(Arc::new(inner))
     }
@@ -207,7 +219,7 @@ impl World {
 
     /// Waits until a point of virtual time; lets others run even when it has passed.
     pub fn sleep_until(&self, deadline: Duration) -> Sleep {
-        Sleep { world: self.clone(), deadline, key: None, polled: false }
+        Sleep::new(self.clone(), deadline)
     }
 
     /// The network.
@@ -237,7 +249,6 @@ impl World {
             tasks.living.insert(task.id, task.clone());
             task
         };
-        lock(&self.0.costs).tasks += 1;
         task.clone().wake();
         TaskHandle(task)
     }
@@ -272,9 +283,11 @@ impl World {
             {
                 return Ok(output);
             }
-            self.bury();
-            if let Some(reason) = lock(&self.0.stop).take() {
-                return Err(Stuck::Stopped(reason));
+            if self.0.interrupted.swap(false, Ordering::Relaxed) {
+                self.bury();
+                if let Some(reason) = lock(&self.0.stop).take() {
+                    return Err(Stuck::Stopped(reason));
+                }
             }
             if flag.0.load(Ordering::Relaxed) {
                 continue;
@@ -309,10 +322,15 @@ impl World {
         }
         task.queued.store(false, Ordering::Relaxed);
         let Some(mut work) = lock(&task.work).take() else { return };
-        lock(&self.0.costs).polls += 1;
-        CURRENT.set(task.owner.as_ref().map(|owner| owner.host.id()));
+        self.0.polls.fetch_add(1, Ordering::Relaxed);
+        let host = task.owner.as_ref().map(|owner| owner.host.id());
+        CURRENT.set(host);
         let waker = Waker::from(task.clone());
+        let began = self.0.stopwatch.get().map(|watch| (watch, watch.now()));
         let poll = work.as_mut().poll(&mut Context::from_waker(&waker));
+        if let Some((watch, began)) = began {
+            watch.charge(host, task.name, began);
+        }
         CURRENT.set(None);
         if poll.is_ready() || task.aborted.load(Ordering::Relaxed) {
             drop(work);
@@ -374,11 +392,13 @@ impl World {
 
     pub(crate) fn died(&self, host: HostId, life: u64) {
         lock(&self.0.deaths).push(Death { host, life });
+        self.0.interrupted.store(true, Ordering::Relaxed);
     }
 
     /// Ends the run, with an error of this reason.
     pub fn stop(&self, reason: impl Into<String>) {
         lock(&self.0.stop).get_or_insert(reason.into());
+        self.0.interrupted.store(true, Ordering::Relaxed);
     }
 
     /// Names of the tasks that live, with how many of each, by host.
@@ -472,8 +492,22 @@ impl World {
 
     /// What it has cost so far.
     pub fn costs(&self) -> Costs {
-        let costs = *lock(&self.0.costs);
-        Costs { timers: lock(&self.0.timers).next, ..costs }
+        Costs {
+            polls: self.0.polls.load(Ordering::Relaxed),
+            tasks: lock(&self.0.tasks).next,
+            timers: lock(&self.0.timers).next,
+        }
+    }
+
+    /// From now on the real time of each task is measured with this clock. The second call does nothing.
+    pub fn time_tasks(&self, clock: fn() -> Duration) {
+        // A stopwatch that runs already goes on.
+        drop(self.0.stopwatch.set(Stopwatch::new(clock)));
+    }
+
+    /// Real time spent in tasks since [`time_tasks`](Self::time_tasks), by host and name of the task.
+    pub fn task_times(&self) -> BTreeMap<(Option<HostId>, &'static str), Spent> {
+        self.0.stopwatch.get().map_or_else(BTreeMap::new, Stopwatch::spent)
     }
 
     /// A host's name; `world` for none.
@@ -525,51 +559,5 @@ impl env::Task for TaskHandle {
             Poll::Pending
         })
         .await;
-    }
-}
-
-/// Waits in virtual time.
-pub struct Sleep {
-    world: World,
-    deadline: Duration,
-    key: Option<(Duration, u64)>,
-    polled: bool,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let world = self.world.clone();
-        let mut timers = lock(&world.0.timers);
-        if timers.now >= self.deadline {
-            drop(timers);
-            if self.polled {
-                return Poll::Ready(());
-            }
-            self.polled = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.polled = true;
-        let key = match self.key {
-            Some(key) => key,
-            None => {
-                timers.next += 1;
-                (self.deadline, timers.next)
-            }
-        };
-        timers.waiting.insert(key, context.waker().clone());
-        drop(timers);
-        self.key = Some(key);
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            lock(&self.world.0.timers).waiting.remove(&key);
-        }
     }
 }
