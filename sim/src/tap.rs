@@ -117,7 +117,8 @@ impl Wire {
         let changed = state.mutation.as_mut().is_some_and(|mutation| mutation.request(&mut call));
         let is_late = cluster.late.is_one_of_us(sent.from);
         let broken = state.note_request(sent, &call, is_late);
-        let dropped = state.dropped_by(&call);
+        // A stranger only claims it.
+        let dropped = if is_late { Vec::new() } else { state.dropped_by(&call) };
         let fault = state.fault_of(sent.to, &call);
         if is_late && fault.is_some() {
             cluster.world.probe("something was asked for that must be refused");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use client::{Bucket, Cluster as Client, Options};
 use env::{Clock, Env, Spawn};
-use simhost::{SimEnv, Stream};
+use simhost::{HostId, SimEnv, Stream};
 
 use super::Workload;
 use super::choice::Choice;
@@ -51,15 +51,27 @@ pub(super) fn start(cluster: &Arc<Cluster>, workload: &Arc<Workload>, number: u3
     cluster.add_client(process);
 }
 
-/// Notices when the machine stood still.
+/// Notices when the machine stood still, also if the process dies before it goes on.
 async fn beat(env: SimEnv, workload: Arc<Workload>) {
     let host = env.life().host().id();
     loop {
-        let (virtual_time, since) = (workload.world.now(), env.clock().now());
+        let _beat = Beat { host, since: workload.world.now(), workload: &workload };
         env.clock().sleep(BEAT).await;
-        let late = env.clock().now().since(since).saturating_sub(BEAT);
-        if late > LATE {
-            workload.running.paused(host, virtual_time, workload.world.now());
+    }
+}
+
+/// The time between two beats, or from the last to the death.
+struct Beat<'a> {
+    host: HostId,
+    since: Duration,
+    workload: &'a Workload,
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        let now = self.workload.world.now();
+        if now.saturating_sub(self.since) > BEAT + LATE {
+            self.workload.running.paused(self.host, self.since, now);
         }
     }
 }

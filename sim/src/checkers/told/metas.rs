@@ -9,12 +9,14 @@ use super::Rule;
 /// The store of log and vote.
 const RAFT: &str = "raft";
 
-/// A vote that was given. A later one may have taken its place: votes only grow.
+/// A vote that was given. A later one may have taken its place: votes only grow, and whom the others made
+/// the leader of the term takes the place of whom this one would have made it.
 pub(super) fn vote(kvs: &KvDevice, told: Option<&wire::Vote>) -> Rule {
     let (Some(told), Some(raft)) = (told, kvs.durable(RAFT)) else { return Ok(()) };
-    let durable = inspect::vote(&raft).map_err(unreadable)?.map(|vote| vote.leader_id);
+    let durable = inspect::vote(&raft).map_err(unreadable)?;
     let is_kept = durable.as_ref().is_some_and(|durable| {
-        durable.term > told.term || (durable.term == told.term && durable.voted_for == told.leader)
+        let of = &durable.leader_id;
+        of.term > told.term || (of.term == told.term && (durable.committed || of.voted_for == told.leader))
     });
     if is_kept {
         return Ok(());
