@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use os::disk::EngineChoice;
 use proto::{ByteSize, Label, MetaId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -119,9 +120,32 @@ pub struct Node {
     /// Time between two searches for shards that were written and never committed.
     #[serde(default = "defaults::orphan_period_s")]
     pub orphan_period_s: u64,
+    /// What serves its disks.
+    #[serde(default)]
+    pub disk_engine: DiskEngine,
     /// Its disks.
     #[serde(default, rename = "disk")]
     pub disks: Vec<Disk>,
+}
+
+/// What serves the disks of a storage node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskEngine {
+    /// io_uring where the kernel gives it, else threads.
+    #[default]
+    Best,
+    /// Threads.
+    Threads,
+}
+
+impl From<DiskEngine> for EngineChoice {
+    fn from(engine: DiskEngine) -> Self {
+        match engine {
+            DiskEngine::Best => Self::Best,
+            DiskEngine::Threads => Self::Threads,
+        }
+    }
 }
 
 /// A disk of a storage node.
@@ -420,6 +444,7 @@ mod tests {
             ("rack = \"r1\"", "rack = \"R 1\"", "allowed are"),
             ("rack = \"r1\"", "rack = \"r1\"\naudit_period_s = 0", "node.audit_period_s is 0"),
             ("rack = \"r1\"", "rack = \"r1\"\norphan_period_s = 0", "node.orphan_period_s is 0"),
+            ("rack = \"r1\"", "rack = \"r1\"\ndisk_engine = \"sync\"", "expected `best` or `threads`"),
             ("[node]", "[meta]", "unknown field"),
         ] {
             let error = check(&NODE.replace(right, wrong)).expect_err(wrong);

@@ -115,8 +115,8 @@ pub trait DiskFile: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Full` beyond what was reserved, `Invalid`, `Io`: any part of the batch may have been
-    /// written.
+    /// `Busy`: nothing was written. `Full` beyond what was reserved, `Invalid`, `Io`: any part of
+    /// the batch may have been written.
     fn write(
         &self,
         batch: Vec<Write>,
@@ -128,7 +128,7 @@ pub trait DiskFile: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Each transfer has its own: `Invalid`, `Io`.
+    /// Each transfer has its own: `Busy`, `Invalid`, `Io`.
     fn read(
         &self,
         batch: Vec<Read>,

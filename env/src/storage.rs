@@ -18,6 +18,8 @@ pub enum StorageErrorKind {
     Corrupt,
     /// The request cannot be carried out by any disk: a bug or a wrong setting.
     Invalid,
+    /// Too much waits for the device already: nothing was done, and later it may be.
+    Busy,
     /// The device failed; whether a write took place is unknown.
     Io,
 }

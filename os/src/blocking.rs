@@ -25,12 +25,18 @@ where
 ///
 /// `Io` when the runtime shut down before it ran.
 pub(crate) async fn finish<T>(handle: JoinHandle<Result<T, StorageError>>) -> Result<T, StorageError> {
+    let ended = || StorageError::new(StorageErrorKind::Io, "the process is shutting down");
+    join(handle).await.unwrap_or_else(|| Err(ended()))
+}
+
+/// The same for other results: none when the runtime shut down before it ran.
+pub(crate) async fn join<T>(handle: JoinHandle<T>) -> Option<T> {
     match handle.await {
-        Ok(result) => result,
+        Ok(result) => Some(result),
         Err(error) if error.is_panic() => {
             fatal::end(&format!("blocking work panicked: {}", fatal::panic_message(&*error.into_panic())))
         }
-        Err(_) => Err(StorageError::new(StorageErrorKind::Io, "the process is shutting down")),
+        Err(_) => None,
     }
 }
 
@@ -61,7 +67,7 @@ impl Broken {
         self.0.get().map_or(Ok(()), again)
     }
 
-    fn mark(&self, error: &StorageError) {
+    pub(crate) fn mark(&self, error: &StorageError) {
         // Only the first failure counts.
         let _ = self.0.set((error.kind(), error.to_string()));
     }

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::clock::OsClock;
 use crate::credentials::Credentials;
-use crate::disk::OsDisks;
+use crate::disk::{EngineChoice, OsDisks};
 use crate::kv::OsKvs;
 use crate::net::OsNet;
 use crate::rng::OsRng;
@@ -24,18 +24,26 @@ pub struct HostOptions {
     pub credentials: Credentials,
     /// Where key-value stores lie; without it there are none, which is enough for clients.
     pub kv_directory: Option<PathBuf>,
+    /// What serves the disks.
+    pub disk_engine: EngineChoice,
 }
 
 impl HostOptions {
     /// A host without key-value stores.
     pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, kv_directory: None }
+        Self { credentials, kv_directory: None, disk_engine: EngineChoice::default() }
     }
 
     /// The same with key-value stores in `directory`.
     #[must_use]
     pub fn kv_directory(self, directory: impl Into<PathBuf>) -> Self {
         Self { kv_directory: Some(directory.into()), ..self }
+    }
+
+    /// The same with disks served by `engine`.
+    #[must_use]
+    pub fn disk_engine(self, engine: EngineChoice) -> Self {
+        Self { disk_engine: engine, ..self }
     }
 }
 
@@ -78,7 +86,7 @@ impl Host {
             clock,
             rng: OsRng::new(),
             spawn: OsSpawn::new(),
-            disks: OsDisks::new(),
+            disks: OsDisks::new(options.disk_engine),
             net: OsNet::start(options.credentials)?,
             kvs: OsKvs::new(options.kv_directory),
         })

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use env::{Disk, Disks, conformance};
 use os::clock::OsClock;
-use os::disk::OsDisks;
+use os::disk::{EngineChoice, OsDisks};
 use os::kv::OsKvs;
 use os::rng::OsRng;
 use os::spawn::OsSpawn;
@@ -44,25 +44,37 @@ async fn spawn() {
     conformance::spawn(&OsSpawn::new()).await;
 }
 
-/// Disks keep their contract on a disk.
+/// Both engines of disks; the first may fall back on the second, and says so.
+const ENGINES: [EngineChoice; 2] = [EngineChoice::Best, EngineChoice::Threads];
+
+/// Checks the contract of disks, and gives the engine's name.
+async fn check_disks(choice: EngineChoice, directory: &Path) -> String {
+    let disks = OsDisks::new(choice);
+    conformance::disks(&disks, text(directory), text(&directory.join("absent"))).await;
+    let engine = disks.open(text(directory)).await.unwrap().engine();
+    println!("{choice:?}: {engine}");
+    let served_by_threads = engine.starts_with("threads (");
+    assert!(served_by_threads || engine.starts_with("io_uring, "), "{engine}");
+    assert!(served_by_threads || choice == EngineChoice::Best, "{engine}");
+    engine
+}
+
+/// Disks keep their contract on a disk, whichever engine serves them.
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_on_disk() {
-    let directory = on_disk();
-    let disks = OsDisks::new();
-    conformance::disks(&disks, text(directory.path()), text(&directory.path().join("absent"))).await;
-    let engine = disks.open(text(directory.path())).await.unwrap().engine();
-    println!("engine: {engine}");
-    assert!(engine.starts_with("posix, "), "{engine}");
+    for choice in ENGINES {
+        check_disks(choice, on_disk().path()).await;
+    }
 }
 
 /// Disks keep their contract in memory, where the engine must say that it buffers.
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_in_memory() {
-    let Some(directory) = in_memory() else { return };
-    let disks = OsDisks::new();
-    conformance::disks(&disks, text(directory.path()), text(&directory.path().join("absent"))).await;
-    let engine = disks.open(text(directory.path())).await.unwrap().engine();
-    assert!(engine.starts_with("posix, buffered: "), "{engine}");
+    for choice in ENGINES {
+        let Some(directory) = in_memory() else { return };
+        let engine = check_disks(choice, directory.path()).await;
+        assert!(engine.contains("buffered: "), "{engine}");
+    }
 }
 
 /// Names that are not files of the disk are neither listed nor in the way.
@@ -72,7 +84,7 @@ async fn foreign_names_are_left_alone() {
     std::fs::create_dir(directory.path().join("sub")).unwrap();
     std::fs::write(directory.path().join("with space"), b"x").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", directory.path().join("link")).unwrap();
-    let disk = OsDisks::new().open(text(directory.path())).await.unwrap();
+    let disk = OsDisks::default().open(text(directory.path())).await.unwrap();
     assert_eq!(disk.list().await.unwrap(), []);
     disk.open(&"link".parse().unwrap()).await.unwrap_err();
 }

@@ -19,7 +19,7 @@ use proto::{Identity, Label, MetaId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::ca::issue_into;
-use crate::config::{Config, Disk, Log, Meta, Node, Tls, defaults, parse};
+use crate::config::{Config, Disk, DiskEngine, Log, Meta, Node, Tls, defaults, parse};
 
 /// The operator whose certificate the development cluster makes.
 const OPERATOR: &str = "developer";
@@ -218,6 +218,7 @@ impl Layout {
                 metas: self.meta_addresses(),
                 audit_period_s: defaults::audit_period_s(),
                 orphan_period_s: defaults::orphan_period_s(),
+                disk_engine: DiskEngine::default(),
                 disks: (0..shape.disks).map(disk).collect::<anyhow::Result<_>>()?,
             }),
         })

@@ -1,6 +1,6 @@
 //! What a shard store can fail at, and the proof that it did not.
 
-use env::StorageError;
+use env::{StorageError, StorageErrorKind};
 use proto::{ByteSize, ErrorCode, Failure, Remedy, ShardName};
 
 /// Proof that what `T` tells is on stable storage. Only the store makes one.
@@ -52,6 +52,9 @@ pub enum StoreError {
         /// Bytes that shards take.
         used_bytes: u64,
     },
+    /// Too much waits for the disk already; nothing was done.
+    #[error("{0}")]
+    Busy(String),
     /// The disk failed, now or before; it takes no more writes.
     #[error("the disk has failed: {0}")]
     Failed(String),
@@ -67,6 +70,7 @@ impl StoreError {
             Self::Mismatch { .. } => ErrorCode::ChecksumMismatch,
             Self::Invalid(_) => ErrorCode::InvalidRequest,
             Self::Full { .. } => ErrorCode::DiskFull,
+            Self::Busy(_) => ErrorCode::Overloaded,
             Self::Failed(_) => ErrorCode::DiskFailed,
         }
     }
@@ -76,8 +80,12 @@ impl StoreError {
         self.code().remedy()
     }
 
+    /// A read, or a question, that the disk did not answer.
     pub(super) fn failed(error: &StorageError) -> Self {
-        Self::Failed(error.to_string())
+        match error.kind() {
+            StorageErrorKind::Busy => Self::Busy(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 

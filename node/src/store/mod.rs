@@ -316,8 +316,10 @@ impl<D: Disk> Inner<D> {
 
     /// The disk failed at a change: it takes no more of them.
     fn fail(&self, error: &StorageError) -> StoreError {
-        if error.kind() == StorageErrorKind::Full {
-            return StoreError::Full { used_bytes: self.index().used_bytes() };
+        match error.kind() {
+            StorageErrorKind::Full => return StoreError::Full { used_bytes: self.index().used_bytes() },
+            StorageErrorKind::Busy => return StoreError::failed(error),
+            _ => {}
         }
         let cause = error.to_string();
         error!(disk = %self.superblock.uuid, error = %cause, "disk failed: it takes no more writes");
@@ -453,6 +455,7 @@ impl<D: Disk> Inner<D> {
         let mut answers = file.read(batch, priority).await.into_iter();
         let mut next = || match answers.next() {
             Some(Ok(buf)) => Ok(buf),
+            Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
             Some(Err(error)) => Err(self.damaged(name, 1, format!("it cannot be read: {error}"))),
             None => Err(StoreError::Failed("the engine gave no answer to a read".to_owned())),
         };

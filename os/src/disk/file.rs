@@ -1,6 +1,8 @@
 //! One open file of a disk.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use env::buf::ALIGN_BYTES;
 use env::{AlignedBuf, DiskFile, FileName, Priority, Read, StorageError, StorageErrorKind, Write};
@@ -8,15 +10,20 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, OFlags};
 use rustix::io::Errno;
 
-use super::{Engine, OsDisk, errors, transfer};
+use super::engine::{Cache, PATIENCE, Trouble};
+use super::ring::Ring;
+use super::transfer::{Transfer, Way, retried};
+use super::{OsDisk, errors};
 use crate::blocking::{self, GroupFlush};
 
-/// An open file. Each transfer of a batch has a thread of its own, as far as the disk has places.
+/// An open file. The transfers of a batch are under way together, as far as the disk has places.
 #[derive(Clone, Debug)]
 pub struct OsFile(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// Of this process's files.
+    id: u64,
     fd: OwnedFd,
     name: FileName,
     content: GroupFlush,
@@ -24,12 +31,33 @@ struct Shared {
     disk: OsDisk,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Ok(ring) = &self.disk.0.ring {
+            ring.close_file(self.id);
+        }
+    }
+}
+
 impl OsFile {
     pub(super) fn new(disk: OsDisk, fd: OwnedFd, name: &FileName) -> Result<Self, Errno> {
-        if disk.0.engine == Engine::Direct {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        if disk.0.cache == Cache::Direct {
             fs::fcntl_setfl(&fd, OFlags::DIRECT)?;
         }
-        Ok(Self(Arc::new(Shared { fd, name: name.clone(), content: GroupFlush::default(), disk })))
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let content = GroupFlush::default();
+        Ok(Self(Arc::new(Shared { id, fd, name: name.clone(), content, disk })))
+    }
+
+    /// What tells it from all other open files of the process.
+    pub(super) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// A flush has failed: none of the disk's succeeds from now on.
+    pub(super) fn note_failed_flush(&self, error: Errno) {
+        self.0.disk.0.broken.mark(&errors::from(error, self.what("flush")));
     }
 
     fn what(&self, doing: &str) -> String {
@@ -44,92 +72,123 @@ impl OsFile {
         Err(StorageError::new(StorageErrorKind::Invalid, format!("{what}: it is not aligned")))
     }
 
-    /// Starts a transfer as soon as the disk has a place. Until then, dropping this undoes it; after
-    /// that, the thread owns what it needs.
-    async fn start<T, F>(&self, priority: Priority, work: F) -> Result<Started<T>, StorageError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
-    {
-        let place = self.0.disk.0.lanes.enter(priority).await?;
-        let file = self.clone();
-        Ok(blocking::start(move || {
-            let result = work(&file);
-            drop(place);
-            result
-        }))
+    /// Does all transfers, each with its own result, in their order.
+    async fn transfer(
+        &self,
+        transfers: Vec<Transfer>,
+        priority: Priority,
+    ) -> Vec<Result<AlignedBuf, StorageError>> {
+        let places: Vec<(Way, u64)> = transfers.iter().map(|one| (one.way(), one.offset())).collect();
+        let mut ended = match &self.0.disk.0.ring {
+            Ok(ring) => self.transfer_by_ring(ring, transfers, priority).await,
+            Err(_) => self.transfer_by_threads(transfers, priority).await,
+        };
+        places
+            .into_iter()
+            .zip(ended.drain(..))
+            .map(|((way, offset), result)| {
+                let doing = if way == Way::ToDisk { "write" } else { "read" };
+                result.map_err(|trouble| trouble.error(|| format!("{} at offset {offset}", self.what(doing))))
+            })
+            .collect()
     }
 
-    async fn start_read(&self, read: Read, priority: Priority) -> Result<Started<AlignedBuf>, StorageError> {
-        let Read { offset, mut buf } = read;
-        self.check_offset(offset)?;
-        self.start(priority, move |file| match transfer::read(&file.0.fd, offset, &mut buf) {
-            Ok(()) => Ok(buf),
-            Err(e) => Err(errors::from(e, format!("{} at offset {offset}", file.what("read")))),
-        })
-        .await
+    async fn transfer_by_ring(
+        &self,
+        ring: &Ring,
+        transfers: Vec<Transfer>,
+        priority: Priority,
+    ) -> Vec<Result<AlignedBuf, Trouble>> {
+        let count = transfers.len();
+        match ring.transfer(self, transfers, priority).await {
+            Ok(mut ended) => {
+                ended.sort_unstable_by_key(|(index, _, _)| *index);
+                ended.into_iter().map(|(_, one, result)| result.map(|()| one.into_buf())).collect()
+            }
+            Err(trouble) => (0..count).map(|_| Err(trouble)).collect(),
+        }
     }
 
-    async fn start_write(&self, write: Write, priority: Priority) -> Result<Started<()>, StorageError> {
-        let Write { offset, buf } = write;
-        self.start(priority, move |file| {
-            transfer::write(&file.0.fd, offset, &buf)
-                .map_err(|e| errors::from(e, format!("{} at offset {offset}", file.what("write"))))
-        })
-        .await
+    /// Each transfer starts as soon as the disk has a place. Until then, dropping this undoes it; after
+    /// that, the thread owns what it needs. All of them end before this does, so that none is under way
+    /// when the caller goes on.
+    async fn transfer_by_threads(
+        &self,
+        transfers: Vec<Transfer>,
+        priority: Priority,
+    ) -> Vec<Result<AlignedBuf, Trouble>> {
+        let mut started = Vec::with_capacity(transfers.len());
+        for mut transfer in transfers {
+            let place = self.0.disk.0.lanes.enter(priority).await;
+            let file = self.clone();
+            started.push(blocking::start(move || {
+                let result = transfer.run(&file.0.fd);
+                drop(place);
+                result.map(|()| transfer.into_buf()).map_err(Trouble::Errno)
+            }));
+        }
+        let mut ended = Vec::with_capacity(started.len());
+        for transfer in started {
+            ended.push(match tokio::time::timeout(PATIENCE, blocking::join(transfer)).await {
+                Ok(result) => result.unwrap_or(Err(Trouble::Ended)),
+                Err(_) => Err(Trouble::Stuck(PATIENCE.as_secs())),
+            });
+        }
+        ended
     }
 }
 
-type Started<T> = tokio::task::JoinHandle<Result<T, StorageError>>;
+impl AsRawFd for OsFile {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd.as_raw_fd()
+    }
+}
 
 impl DiskFile for OsFile {
     async fn write(&self, batch: Vec<Write>, priority: Priority) -> Result<(), StorageError> {
         batch.iter().try_for_each(|write| self.check_offset(write.offset))?;
-        let mut started = Vec::with_capacity(batch.len());
-        for write in batch {
-            started.push(self.start_write(write, priority).await);
-        }
-        // All of them end before this does, so that none is under way when the caller goes on.
-        let mut result = Ok(());
-        for write in started {
-            let ended = match write {
-                Ok(started) => blocking::finish(started).await,
-                Err(error) => Err(error),
-            };
-            result = result.and(ended);
-        }
-        result
+        let transfer = |write: Write| Transfer::new(Way::ToDisk, write.offset, write.buf);
+        let ended = self.transfer(batch.into_iter().map(transfer).collect(), priority).await;
+        ended.into_iter().try_for_each(|result| result.map(drop))
     }
 
     async fn read(&self, batch: Vec<Read>, priority: Priority) -> Vec<Result<AlignedBuf, StorageError>> {
-        let mut started = Vec::with_capacity(batch.len());
-        for read in batch {
-            started.push(self.start_read(read, priority).await);
-        }
-        let mut answers = Vec::with_capacity(started.len());
-        for read in started {
-            answers.push(match read {
-                Ok(started) => blocking::finish(started).await,
-                Err(error) => Err(error),
-            });
-        }
-        answers
+        let checked: Vec<_> = batch.iter().map(|read| self.check_offset(read.offset)).collect();
+        let good = batch.into_iter().zip(&checked).filter(|(_, checked)| checked.is_ok());
+        let transfer = |read: Read| Transfer::new(Way::FromDisk, read.offset, read.buf);
+        let transfers = good.map(|(read, _)| transfer(read)).collect();
+        let mut ended = self.transfer(transfers, priority).await.into_iter();
+        let closed = || StorageError::new(StorageErrorKind::Io, "the disk is closing");
+        checked
+            .into_iter()
+            .map(|checked| checked.and_then(|()| ended.next().unwrap_or_else(|| Err(closed()))))
+            .collect()
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
-        let file = self.clone();
-        let flush = move || {
-            transfer::retried(|| fs::fdatasync(&file.0.fd)).map_err(|e| errors::from(e, file.what("flush")))
+        let broken = &self.0.disk.0.broken;
+        let Ok(ring) = &self.0.disk.0.ring else {
+            let file = self.clone();
+            let flush = move || {
+                retried(|| fs::fdatasync(&file.0.fd)).map_err(|e| errors::from(e, file.what("flush")))
+            };
+            return self.0.content.flush(broken, flush).await;
         };
-        self.0.content.flush(&self.0.disk.0.broken, flush).await
+        broken.check()?;
+        ring.flush(self).await.map_err(|trouble| trouble.error(|| self.what("flush")))?;
+        // Another flush may have met the error that was meant for this one.
+        broken.check()
     }
 
     async fn size(&self) -> Result<u64, StorageError> {
-        let started = self.start(Priority::Client, |file| {
+        let place = self.0.disk.0.lanes.enter(Priority::Client).await?;
+        let file = self.clone();
+        blocking::run(move || {
             let what = |e| errors::from(e, file.what("measure"));
             let stat = fs::fstat(&file.0.fd).map_err(what)?;
+            drop(place);
             u64::try_from(stat.st_size).map_err(|_| what(Errno::OVERFLOW))
-        });
-        blocking::finish(started.await?).await
+        })
+        .await
     }
 }

@@ -1,7 +1,8 @@
-//! Disks: directories, with positioned reads and writes on threads.
+//! Disks: directories, with positioned reads and writes.
 //!
-//! The engine is made of POSIX calls that wait, run on the runtime's threads for blocking work. It
-//! works wherever files do. Where the file system says that it takes direct I/O (`statx`,
+//! Transfers and flushes go through io_uring ([`ring`]), a thread and a ring a disk. Where the kernel gives
+//! no ring, as in many containers, they are POSIX calls that wait, on the runtime's threads for
+//! blocking work; so are all calls on names. Where the file system says that it takes direct I/O (`statx`,
 //! `STATX_DIOALIGN`), the page cache is left out: half the time and a fifteenth of the CPU of
 //! buffered writes. Where it does not, transfers are buffered; a flush makes both durable.
 //!
@@ -12,9 +13,11 @@
 //! After a flush has failed, no flush of that disk succeeds until it is opened again: the kernel
 //! reports lost pages once and forgets them, and a disk that loses pages must be looked at.
 
+mod engine;
 mod errors;
 mod file;
 mod lanes;
+mod ring;
 mod transfer;
 
 use std::path::{Path, PathBuf};
@@ -22,11 +25,14 @@ use std::sync::Arc;
 
 use env::{Disk, Disks, FileName, Priority, Space, StorageError, StorageErrorKind};
 use rustix::fd::OwnedFd;
-use rustix::fs::{self, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::fs::{self, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+pub use self::engine::EngineChoice;
+use self::engine::{Cache, PATIENCE};
 pub use self::file::OsFile;
 use self::lanes::Lanes;
+use self::ring::Ring;
 use crate::blocking::{self, Broken, GroupFlush};
 
 /// The name is no [`FileName`], so that it never shows in a list and nobody else can use it.
@@ -37,12 +43,14 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 
 /// The directories of this machine, as disks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OsDisks;
+pub struct OsDisks {
+    choice: EngineChoice,
+}
 
 impl OsDisks {
-    /// The directories of this machine, as disks.
-    pub fn new() -> Self {
-        Self
+    /// The directories of this machine, as disks served by this engine.
+    pub fn new(choice: EngineChoice) -> Self {
+        Self { choice }
     }
 }
 
@@ -50,8 +58,8 @@ impl Disks for OsDisks {
     type Disk = OsDisk;
 
     async fn open(&self, path: &str) -> Result<OsDisk, StorageError> {
-        let path = PathBuf::from(path);
-        blocking::run(move || OsDisk::open_now(path)).await
+        let (path, choice) = (PathBuf::from(path), self.choice);
+        blocking::run(move || OsDisk::open_now(path, choice)).await
     }
 }
 
@@ -65,34 +73,37 @@ struct Shared {
     directory: OwnedFd,
     /// Holds the lock while it is open.
     _lock: OwnedFd,
-    engine: Engine,
+    cache: Cache,
+    /// Or why there is none.
+    ring: Result<Ring, String>,
     lanes: Lanes,
     names: GroupFlush,
     broken: Arc<Broken>,
 }
 
-/// How transfers reach the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Engine {
-    Direct,
-    Buffered { why: &'static str },
-}
-
 impl OsDisk {
-    fn open_now(path: PathBuf) -> Result<Self, StorageError> {
+    fn open_now(path: PathBuf, choice: EngineChoice) -> Result<Self, StorageError> {
         let what = || format!("cannot open the disk {}", path.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = fs::open(&path, flags, Mode::empty()).map_err(|e| errors::from(e, what()))?;
         let lock = lock(&directory, &path)?;
-        let engine = engine_for(&lock);
-        if let Engine::Buffered { why } = engine {
+        let cache = Cache::of(&lock);
+        let ring = match choice {
+            EngineChoice::Best => Ring::start(PATIENCE),
+            EngineChoice::Threads => Err("threads were chosen".to_owned()),
+        };
+        if let Cache::Buffered { why } = cache {
             tracing::warn!(path = %path.display(), why, "transfers of this disk are buffered");
+        }
+        if let (EngineChoice::Best, Err(why)) = (choice, &ring) {
+            tracing::warn!(path = %path.display(), why, "this disk is served by threads");
         }
         Ok(Self(Arc::new(Shared {
             path,
             directory,
             _lock: lock,
-            engine,
+            cache,
+            ring,
             lanes: Lanes::default(),
             names: GroupFlush::default(),
             broken: Arc::default(),
@@ -238,9 +249,10 @@ impl Disk for OsDisk {
     }
 
     fn engine(&self) -> String {
-        match self.0.engine {
-            Engine::Direct => "posix, direct I/O".to_owned(),
-            Engine::Buffered { why } => format!("posix, buffered: {why}"),
+        let cache = &self.0.cache;
+        match &self.0.ring {
+            Ok(_) => format!("io_uring, {cache}"),
+            Err(why) => format!("threads ({why}), {cache}"),
         }
     }
 }
@@ -257,22 +269,6 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, StorageError> {
         }
     })?;
     Ok(lock)
-}
-
-/// What the file system says of a file of its own.
-fn engine_for(file: &OwnedFd) -> Engine {
-    let Ok(stat) = fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
-        return Engine::Buffered { why: "the kernel cannot say whether direct I/O works" };
-    };
-    if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
-        return Engine::Buffered { why: "the file system does not say whether direct I/O works" };
-    }
-    let fits = |align: u32| align != 0 && env::buf::ALIGN_BYTES.is_multiple_of(align as usize);
-    if fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align) {
-        Engine::Direct
-    } else {
-        Engine::Buffered { why: "the file system takes no direct I/O" }
-    }
 }
 
 fn reserve(file: &OwnedFd, size_bytes: u64) -> Result<(), Errno> {

@@ -25,6 +25,8 @@ pub(super) struct Trouble {
     pub(super) slow_ppm: u32,
     /// By how much, at most, in microseconds.
     pub(super) slow_us_max: u64,
+    /// Batches of transfers in a million that are refused.
+    pub(super) busy_ppm: u32,
     /// Reads in a million that fail.
     pub(super) read_error_ppm: u32,
     /// Writes in a million that fail.
@@ -38,6 +40,7 @@ impl Trouble {
         Self {
             slow_ppm: self.slow_ppm.max(other.slow_ppm),
             slow_us_max: self.slow_us_max.max(other.slow_us_max),
+            busy_ppm: self.busy_ppm.max(other.busy_ppm),
             read_error_ppm: self.read_error_ppm.max(other.read_error_ppm),
             write_error_ppm: self.write_error_ppm.max(other.write_error_ppm),
             flush_error_ppm: self.flush_error_ppm.max(other.flush_error_ppm),
@@ -253,6 +256,7 @@ pub(super) fn settle_disk(cluster: &Cluster, disk: &DiskAt) {
             flush_us: (us_max / 4, us_max.saturating_mul(2)),
             slow_ppm: trouble.slow_ppm,
             slow_us: (trouble.slow_us_max / 8, trouble.slow_us_max),
+            busy_ppm: trouble.busy_ppm,
             read_error_ppm: trouble.read_error_ppm,
             write_error_ppm: trouble.write_error_ppm,
             flush_error_ppm: trouble.flush_error_ppm,

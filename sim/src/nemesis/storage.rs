@@ -12,11 +12,13 @@ const LASTING_MS_MAX: u64 = 20_000;
 /// How often an operator restarts a node at once whose disk takes no more writes.
 const RESTART_PPM: u32 = 500_000;
 
-/// A disk is slow.
+/// A disk is slow, and may refuse what it cannot do in time.
 pub(super) fn slow(strike: &Strike<'_>) -> Outcome {
+    let refuses = strike.draws.below(3) == 0;
     let trouble = Trouble {
         slow_ppm: strike.ppm(1_000, 1_000_000),
         slow_us_max: strike.draws.skewed(10_000, 3_000_000),
+        busy_ppm: if refuses { strike.ppm(1_000, 500_000) } else { 0 },
         ..Trouble::default()
     };
     let Some(disk) = strike.pick(&victims::disks(strike.cluster)) else { return Outcome::Nobody };

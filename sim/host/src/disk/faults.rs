@@ -14,6 +14,8 @@ pub struct DiskFaults {
     pub slow_ppm: u32,
     /// How much longer.
     pub slow_us: (u64, u64),
+    /// Batches of transfers that are refused since too much waits: none of them is done.
+    pub busy_ppm: u32,
     /// Reads that fail: each transfer on its own, opening a file, listing the names.
     pub read_error_ppm: u32,
     /// Batches of writes that fail, any part of them done; changes of names that fail, done or not.
@@ -30,6 +32,7 @@ impl Default for DiskFaults {
             flush_us: (200, 2_000),
             slow_ppm: 0,
             slow_us: (20_000, 500_000),
+            busy_ppm: 0,
             read_error_ppm: 0,
             write_error_ppm: 0,
             flush_error_ppm: 0,

@@ -172,6 +172,7 @@ impl DiskFile for SimFile {
         let mut transfers = batch.into_iter().map(whole).collect::<Result<Vec<_>, _>>()?;
         let numbers = self.0.transfers(transfers.iter().map(|(offset, data)| (*offset, data.len())));
         // Any order is right; a failure or a death in the middle finds some of them done.
+        session.admit(&self.0.operation("disk.write", &numbers))?;
         session.device().0.failures.shuffle(&mut transfers);
         let change = Change::Write { file: *file, transfers };
         session.change(&self.0.operation("disk.write", &numbers), change, self.clone()).await.map(drop)
@@ -180,6 +181,10 @@ impl DiskFile for SimFile {
     async fn read(&self, batch: Vec<Read>, _: Priority) -> Vec<Result<AlignedBuf, StorageError>> {
         let numbers = self.0.transfers(batch.iter().map(|read| (read.offset, read.buf.capacity())));
         let operation = self.0.operation("disk.read", &numbers);
+        if self.0.session.admit(&operation).is_err() {
+            let busy = || error(StorageErrorKind::Busy, "too much waits for the disk already");
+            return batch.iter().map(|_| Err(busy())).collect();
+        }
         let all =
             |state: &mut State| Ok(batch.into_iter().map(|read| self.0.read_one(state, read)).collect());
         // Each transfer has its own errors, the operation has none.

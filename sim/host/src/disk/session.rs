@@ -103,6 +103,17 @@ impl Session {
         })
     }
 
+    /// Refuses a batch of transfers now and then.
+    pub(super) fn admit(&self, operation: &Operation<'_>) -> Result<()> {
+        let busy_ppm = self.device.with(|state| state.faults.busy_ppm);
+        if busy_ppm == 0 || !self.device.0.failures.chance(busy_ppm) {
+            return Ok(());
+        }
+        let refused = error(StorageErrorKind::Busy, "too much waits for the disk already");
+        self.happened(operation, Some(&refused));
+        self.named(operation, Err(refused))
+    }
+
     /// An operation that changes nothing, or all at once.
     pub(super) async fn operate<T>(
         &self,

@@ -104,7 +104,8 @@ fn unreadable_and_stale() {
     world.run(LIMIT, test).unwrap();
 }
 
-/// Reads, writes and flushes fail as often as they are told to; a failed write may be partly there.
+/// Reads, writes and flushes fail as often as they are told to; a failed write may be partly there, and of one
+/// that was refused there is nothing.
 #[test]
 fn errors() {
     let (world, host, device) = machine(3, Schedule::Random);
@@ -125,6 +126,12 @@ fn errors() {
             seen[usize::from(first == byte) + usize::from(second == byte)] += 1;
         }
         assert!(seen.iter().all(|times| *times > 5), "nothing, a part and all of it: {seen:?}");
+        write(&file, 0, pages(2, 100)).await.unwrap();
+        device.configure(DiskFaults { busy_ppm: ALWAYS, ..DiskFaults::default() });
+        assert_eq!(write(&file, 0, pages(2, 101)).await, Err(StorageErrorKind::Busy));
+        assert_eq!(read(&file, 0).await, Err(StorageErrorKind::Busy));
+        device.configure(DiskFaults::default());
+        assert_eq!([read(&file, 0).await.unwrap()[0], read(&file, 1).await.unwrap()[0]], [100, 100]);
         device.configure(DiskFaults { read_error_ppm: 300_000, ..DiskFaults::default() });
         let mut failed = 0;
         for _ in 0..1000 {
