@@ -5,9 +5,9 @@
 //! such a message does no harm; without somebody who sends it they are never asked. So there are machines
 //! here that no fault touches, with the certificates of clients and nodes:
 //!
-//! * an old process ([`repeat`]) that sends again what was really sent ([`memory`]), once the epoch of its
-//!   group has changed (for which it has slots move now and then), and that claims under old epochs to have done work ([`claims`]) or decided a move;
-//! * a rude client ([`rude`]) that lets its groups change before it commits, commits with too few slots, and
+//! * an old process (`repeat`) that sends again what was really sent (`memory`), once the epoch of its
+//!   group has changed (for which it has slots move now and then), and that claims under old epochs to have done work (`claims`) or decided a move;
+//! * a rude client (`rude`) that lets its groups change before it commits, commits with too few slots, and
 //!   writes to foreign disks.
 //!
 //! What of this is accepted though it is older than its group's slot is a finding at once: of requests the
