@@ -20,8 +20,9 @@ use proto::{DiskId, GroupId, Timestamp, wire};
 use wire::command::Action;
 
 use relieve::Reliever;
-use replace::{Replacer, can_be_made};
+use replace::Replacer;
 
+use crate::state::take::can_be_made;
 use crate::state::{Machine, leftover_disks};
 
 /// Moves of one round.

@@ -10,12 +10,13 @@
 
 use std::collections::BTreeSet;
 
-use env::{KvRead, Order, StorageError};
+use env::{KvRead, StorageError};
 use placement::{Group, Health, Slot, relocate_except, tolerance};
 use proto::{DiskId, GroupId, SlotIndex, wire};
 
 use super::{Ailing, barred};
-use crate::state::{Machine, tables, take};
+use crate::state::Machine;
+use crate::state::take::can_be_made;
 
 /// Slots that one round looks at.
 const SLOTS_MAX: usize = 1024;
@@ -101,22 +102,6 @@ fn candidate<'a>(
     };
     let left = tolerance(map, profile, &group.slots, 0);
     Ok(may_go.then_some(Candidate { group, slot, tolerated: (left.disks, left.nodes, left.racks) }))
-}
-
-/// Are `k` shards of each extent in reach, on disks that are not down? A slot that some extent misses counts
-/// for none; a group without an extent has nothing to make.
-pub(super) fn can_be_made(machine: &Machine, kv: &impl KvRead, group: &Group) -> Result<bool, StorageError> {
-    let Some(profile) = machine.map().profiles().get(&group.profile) else { return Ok(false) };
-    let readable = take::readable(machine, group);
-    let whole = group.slots.iter().enumerate().filter(|(place, slot)| {
-        readable.checked_shr(u32::try_from(*place).unwrap_or(u32::MAX)).is_some_and(|bits| bits & 1 == 1)
-            && !machine.work().misses(slot.disk, group.id)
-    });
-    if whole.count() >= profile.k() {
-        return Ok(true);
-    }
-    let any = kv.scan(tables::EXTENTS, &tables::rows_of(group.id.0), Order::Ascending, 1)?;
-    Ok(any.is_empty())
 }
 
 fn replacement(

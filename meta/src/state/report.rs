@@ -4,13 +4,14 @@
 //! more is passed over, and what fits has the same effect each time.
 
 use env::{KvRead, StorageError};
-use placement::{Group, Slot, SlotState, slot_rebuilt};
+use placement::{Group, Health, Slot, SlotState, slot_rebuilt};
 use proto::limits::WORK_PAGE_MAX;
 use proto::{DiskId, Epoch, ExtentId, GroupId, NodeId, SlotIndex, wire};
 use wire::outcome::Outcome as Answer;
 
 use crate::state::error::{Error, broken, invalid};
 use crate::state::parse::bit;
+use crate::state::take::can_be_made;
 use crate::state::{Machine, Tx, tables as t};
 
 /// Items of one report, of all kinds together.
@@ -83,7 +84,7 @@ impl Machine {
         let key = t::extent_key(item.group, item.extent);
         let Some(mut row) = tx.row::<wire::GarbageRow>(t::GARBAGE, &key)? else { return Ok(()) };
         // An old report must not end a drop that is held back until the slot is whole again.
-        if item.extent == t::WHOLE_SLOT && !self.may_drop_slot(item.group, item.slot) {
+        if item.extent == t::WHOLE_SLOT && !self.may_drop_slot(&tx.view(), item.group, item.slot)? {
             return Ok(());
         }
         let done = wire::GarbageSlot { slot: u32::from(item.slot.0), disk: item.disk.0 };
@@ -99,10 +100,19 @@ impl Machine {
         Ok(())
     }
 
-    /// May former disks of the slot drop what they keep of it? Only once its disk has it all.
-    pub(super) fn may_drop_slot(&self, group: GroupId, slot: SlotIndex) -> bool {
-        let group = self.map.groups().get(&group);
-        group.and_then(|group| group.slot(slot).ok()).is_some_and(|slot| slot.state == SlotState::Whole)
+    /// May former disks of the slot drop what they keep of it? Once its disk has it all; or when it lost all
+    /// who had it and can be made without them, since such a disk may be the only one that is left to take it.
+    pub(super) fn may_drop_slot(
+        &self,
+        kv: &impl KvRead,
+        group: GroupId,
+        slot: SlotIndex,
+    ) -> Result<bool, StorageError> {
+        let Some(group) = self.map.groups().get(&group) else { return Ok(false) };
+        let Ok(slot) = group.slot(slot) else { return Ok(false) };
+        let is_down = |disk| self.map.disk_health(disk) == Health::Down;
+        let is_lost = is_down(slot.disk) && slot.source().is_none_or(is_down);
+        Ok(slot.state == SlotState::Whole || (is_lost && can_be_made(self, kv, group)?))
     }
 
     fn filled<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item) -> Result<(), Error> {

@@ -122,6 +122,22 @@ pub(crate) fn readable(machine: &Machine, group: &Group) -> u32 {
     slots.filter(|(_, slot)| holder(slot.state, slot.disk).is_some_and(up)).map(|(place, _)| bit(place)).sum()
 }
 
+/// Are `k` shards of each extent in reach, on disks that are not down? A slot that some extent misses counts
+/// for none; a group without an extent has nothing to make.
+pub(crate) fn can_be_made(machine: &Machine, kv: &impl KvRead, group: &Group) -> Result<bool, StorageError> {
+    let Some(profile) = machine.map().profiles().get(&group.profile) else { return Ok(false) };
+    let readable = readable(machine, group);
+    let whole = group.slots.iter().enumerate().filter(|(place, slot)| {
+        readable.checked_shr(u32::try_from(*place).unwrap_or(u32::MAX)).is_some_and(|bits| bits & 1 == 1)
+            && !machine.work().misses(slot.disk, group.id)
+    });
+    if whole.count() >= profile.k() {
+        return Ok(true);
+    }
+    let any = kv.scan(t::EXTENTS, &t::rows_of(group.id.0), Order::Ascending, 1)?;
+    Ok(any.is_empty())
+}
+
 fn take_rebuilds(
     machine: &Machine,
     disk: DiskId,
@@ -160,7 +176,7 @@ fn take_drops(
             for slot in row.slots.iter().filter(|slot| slot.disk == disk.0) {
                 search.found();
                 let index = wire::slot_index(slot.slot).map_err(wrong_map)?;
-                if whole && !machine.may_drop_slot(group, index) {
+                if whole && !machine.may_drop_slot(kv, group, index)? {
                     continue;
                 }
                 drops.push(wire::DropExtent {

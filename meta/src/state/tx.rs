@@ -6,7 +6,7 @@ use proto::prost::Message;
 use proto::{Timestamp, Version};
 
 use crate::state::error::corrupt;
-use crate::state::pending::Pending;
+use crate::state::pending::{Overlay, Pending};
 
 /// Rows read at once where a whole range is walked.
 pub(crate) const CHUNK: usize = 1024;
@@ -26,12 +26,17 @@ impl<'a, K: KvRead> Tx<'a, K> {
         Self { kv, pending, version: Version(index), now }
     }
 
+    /// What is written and pending.
+    pub(crate) fn view(&self) -> Overlay<'_, K> {
+        self.pending.over(self.kv)
+    }
+
     pub(crate) fn row<M: Message + Default>(
         &self,
         table: Table,
         key: &[u8],
     ) -> Result<Option<M>, StorageError> {
-        row(&self.pending.over(self.kv), table, key)
+        row(&self.view(), table, key)
     }
 
     pub(crate) fn put(&mut self, table: Table, key: Bytes, row: &impl Message) {
@@ -52,7 +57,7 @@ impl<'a, K: KvRead> Tx<'a, K> {
         range: &KeyRange,
         limit: usize,
     ) -> Result<Vec<Row>, StorageError> {
-        self.pending.over(self.kv).scan(table, range, Order::Ascending, limit)
+        self.view().scan(table, range, Order::Ascending, limit)
     }
 }
 

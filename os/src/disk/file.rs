@@ -79,13 +79,13 @@ impl OsFile {
         priority: Priority,
     ) -> Vec<Result<AlignedBuf, StorageError>> {
         let places: Vec<(Way, u64)> = transfers.iter().map(|one| (one.way(), one.offset())).collect();
-        let mut ended = match &self.0.disk.0.ring {
+        let ended = match &self.0.disk.0.ring {
             Ok(ring) => self.transfer_by_ring(ring, transfers, priority).await,
             Err(_) => self.transfer_by_threads(transfers, priority).await,
         };
         places
             .into_iter()
-            .zip(ended.drain(..))
+            .zip(ended)
             .map(|((way, offset), result)| {
                 let doing = if way == Way::ToDisk { "write" } else { "read" };
                 result.map_err(|trouble| trouble.error(|| format!("{} at offset {offset}", self.what(doing))))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use placement::Health;
+use placement::{Group, Health, SlotState};
 use proto::{ShardName, StripeIndex};
 
 use crate::checkers::{durability, raft};
@@ -94,8 +94,9 @@ fn state_amiss(cluster: &Cluster, latest: &oracle::Metadata, worst: Health) -> R
             return Err(format!("node {} is {health:?}", node.id));
         }
     }
-    if machine.slots_rebuilding() > 0 {
-        return Err(format!("{} slots are being rebuilt", machine.slots_rebuilding()));
+    let unmade = |group: &&Group| group.slots.iter().any(|slot| slot.state != SlotState::Whole);
+    if let Some(group) = machine.map().groups().values().find(unmade) {
+        return Err(format!("{} slots are being rebuilt, of {group:?}", machine.slots_rebuilding()));
     }
     if !machine.groups_below_policy().is_empty() {
         return Err(format!("groups are below policy: {:?}", machine.groups_below_policy()));

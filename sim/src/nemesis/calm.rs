@@ -55,6 +55,8 @@ pub async fn calm(cluster: &Arc<Cluster>) {
         process.host().doom(u64::MAX, Death::Process, false);
         process.want(true);
     }
+    wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
+    wait_for_metadata(cluster).await;
     replace_what_is_needed(cluster).await;
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
@@ -80,6 +82,19 @@ async fn wait(cluster: &Cluster, limit: Duration, what: &str, done: impl Fn(&Clu
         if cluster.world.now() > deadline {
             let text = format!("{} s after the last fault {what}", limit.as_secs());
             cluster.findings.report(&cluster.world, Kind::Liveness, "operations end", text);
+            return;
+        }
+        cluster.world.sleep(LOOK).await;
+    }
+}
+
+/// Waits until a leader answers: before that, what servers have stored may be older than what they will know.
+async fn wait_for_metadata(cluster: &Cluster) {
+    let deadline = cluster.world.now() + BOOT_LIMIT;
+    while cluster.world.now() < deadline {
+        if let Ok(admin) = cluster.admin().await
+            && admin.status().await.is_ok()
+        {
             return;
         }
         cluster.world.sleep(LOOK).await;

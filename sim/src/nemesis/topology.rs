@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use placement::{
-    ClusterMap, Group, Health, Legalize, SlotState, apply_move, legalize, relocate, slot_rebuilt,
+    ClusterMap, Group, Health, Legalize, SlotState, apply_move, create_groups, legalize, relocate,
+    slot_rebuilt,
 };
-use proto::{DiskId, SlotIndex};
+use proto::{DiskId, GroupId, SlotIndex};
+
+/// No group has this id.
+const NEW_GROUP: GroupId = GroupId(u32::MAX - 1);
 
 /// Does the metadata service take so many lost disks in use, besides `up` others, for an outage, and
 /// moves nothing?
@@ -13,7 +17,8 @@ pub(super) fn is_held_back(down: usize, up: usize, share_max_percent: u8) -> boo
     down.saturating_mul(100) > down.saturating_add(up).saturating_mul(share_max_percent.into())
 }
 
-/// Will every group come to legal places when the disks `dead` stay away, and all others serve? `up` disks
+/// Will every group come to legal places, and each profile find some for a new group, when the disks `dead`
+/// stay away, and all others serve? `up` disks
 /// serve then; those that have not registered yet are no place, and count. All dead ones count as being
 /// in use: slots may still come to one that nobody has missed yet.
 pub(super) fn settles(map: &ClusterMap, dead: &BTreeSet<DiskId>, up: usize, share_max_percent: u8) -> bool {
@@ -21,6 +26,10 @@ pub(super) fn settles(map: &ClusterMap, dead: &BTreeSet<DiskId>, up: usize, shar
         return false;
     }
     let Some(mut map) = healed(map, dead) else { return false };
+    let has_places = |profile| create_groups(&map, profile, 1, NEW_GROUP).is_ok();
+    if !map.profiles().values().all(has_places) {
+        return false;
+    }
     let groups: Vec<Group> = map.groups().values().cloned().collect();
     groups.into_iter().all(|group| settle_group(&mut map, group).is_some())
 }
@@ -71,8 +80,8 @@ fn rebuilt(map: &ClusterMap, mut group: Group) -> Option<Group> {
 
 #[cfg(test)]
 mod tests {
-    use placement::{Disk, FailureDomain, Node, Profile, ProfileSettings, create_groups};
-    use proto::{DiskUuid, GroupId, Incarnation, Label, NodeId, ProfileId};
+    use placement::{Disk, FailureDomain, Node, Profile, ProfileSettings};
+    use proto::{DiskUuid, Incarnation, Label, NodeId, ProfileId};
 
     use super::*;
 
@@ -81,7 +90,7 @@ mod tests {
     }
 
     /// Racks of nodes with one disk each, and groups of 2 + 1 over racks.
-    fn map(racks: u32, nodes: u32) -> ClusterMap {
+    fn map(racks: u32, nodes: u32, groups: u32) -> ClusterMap {
         let mut map = ClusterMap::new();
         for node in 0..racks * nodes {
             map.put_node(Node {
@@ -115,7 +124,7 @@ mod tests {
         };
         let profile = Profile::parse(ProfileId(1), settings).unwrap();
         map.put_profile(profile.clone()).unwrap();
-        for group in create_groups(&map, &profile, 12, GroupId(1)).unwrap() {
+        for group in create_groups(&map, &profile, groups, GroupId(1)).unwrap() {
             map.put_group(group).unwrap();
         }
         map
@@ -139,9 +148,19 @@ mod tests {
             (4, 4, &[1, 2, 3, 4, 5], false),
         ];
         for (racks, nodes, disks, expected) in table {
-            let (map, dead) = (map(racks, nodes), dead(disks));
+            let (map, dead) = (map(racks, nodes, 12), dead(disks));
             let settled = settles(&map, &dead, map.disks().len() - dead.len(), 25);
             assert_eq!(settled, expected, "{racks} racks of {nodes}, without {disks:?}");
+        }
+    }
+
+    /// Where there is no group yet, one to come needs places all the same.
+    #[test]
+    fn new_groups_need_places() {
+        let map = map(3, 2, 0);
+        for (dead, expected) in [(vec![1], true), (vec![1, 4], false)] {
+            let dead: BTreeSet<DiskId> = dead.into_iter().map(DiskId).collect();
+            assert_eq!(settles(&map, &dead, map.disks().len(), 50), expected, "without {dead:?}");
         }
     }
 

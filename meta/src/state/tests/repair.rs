@@ -443,6 +443,54 @@ fn the_last_shards_are_waited_for() {
     cluster.verify();
 }
 
+/// A slot whose last two disks are lost goes back to the one that it came from, though that has not dropped what
+/// it kept of it: it may drop it as soon as the slot can be made from the others, and not before.
+#[test]
+fn leftovers_do_not_wait_for_lost_disks() {
+    let mut cluster = Cluster::with_racks(4);
+    let put = cluster.extents("k", &[100_000]).unwrap();
+    let (group, extent) = (proto::GroupId(put.extents[0].group), put.extents[0].id.clone());
+    cluster.commit(put);
+    let slots = cluster.machine.map().groups()[&group].slots.clone();
+    let node = |disk: proto::DiskId| disk.0.div_ceil(2);
+    let home = slots[0].disk;
+    let away = (1..=4).find(|other| slots.iter().all(|slot| node(slot.disk) != *other)).unwrap();
+    let out = [away * 2 - 1, away * 2];
+    for (epoch, to_disk) in (1..).zip(out) {
+        cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.0, slot: 0, epoch, to_disk }));
+        if epoch == 1 {
+            assert!(cluster.work(away) > 0);
+        }
+    }
+    cluster.set_node(away, Health::Down);
+    let lost = |missing| {
+        let (slot, disk) = (1, slots[1].disk);
+        let item = wire::SlotFilled { group: group.0, extent: extent.clone(), slot, disk: disk.0, epoch: 3 };
+        let (lost, filled) = if missing { (vec![item], vec![]) } else { (vec![], vec![item]) };
+        Action::ReportWork(wire::ReportWork { node: node(disk), lost, filled, ..Default::default() })
+    };
+    cluster.done(lost(true));
+    assert_eq!(cluster.take(node(home), 3).drops, [], "too few others: it may be the last one");
+    cluster.done(lost(false));
+    let beside = if home.0 % 2 == 0 { home.0 - 1 } else { home.0 + 1 };
+    let moves = |cluster: &Cluster| {
+        let ids = |disks: &[u32]| disks.iter().copied().map(proto::DiskId).collect();
+        let ailing = Ailing { out: ids(&out), full: ids(&[beside]), ..Ailing::default() };
+        let view = cluster.pending.over(&cluster.kv);
+        let moves = Healer::new().next(&cluster.machine, &view, Timestamp::ZERO, &ailing).unwrap();
+        let of_group = |action: &Action| matches!(action, Action::MoveSlot(to) if to.group == group.0);
+        moves.into_iter().filter(of_group).collect::<Vec<_>>()
+    };
+    assert_eq!(moves(&cluster), [], "it has not dropped what it kept");
+    assert_eq!(cluster.work(node(home)), 1);
+    let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 3, to_disk: home.0 };
+    assert_eq!(moves(&cluster), [Action::MoveSlot(to.clone())]);
+    cluster.done(Action::MoveSlot(to));
+    assert!(cluster.work(node(home)) > 0);
+    assert_eq!(cluster.machine.slots_rebuilding(), 0);
+    cluster.verify();
+}
+
 /// A replacement whose source is down for a moment waits for it; one whose source is out goes on without.
 #[test]
 fn sources_are_waited_for() {

@@ -47,18 +47,39 @@ pub(super) struct Todo {
     pub(super) flushes: Vec<Flush>,
     /// Files that nobody has any more.
     pub(super) closed: Vec<u64>,
+}
+
+impl Todo {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.flushes.is_empty() && self.closed.is_empty()
+    }
+}
+
+/// What callers and the thread share.
+#[derive(Debug)]
+struct State {
+    todo: Todo,
     /// Nobody will hand over anything more.
-    pub(super) ends: bool,
+    ends: bool,
+    /// Looks again before it sleeps.
     is_awake: bool,
     transfers: usize,
     bytes: usize,
     stuck_seconds: Option<u64>,
 }
 
+/// What the thread is told with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) may_sleep: bool,
+    /// Nobody will hand over anything more.
+    pub(super) ends: bool,
+}
+
 /// The inbox of one disk's thread.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    todo: Mutex<Todo>,
+    state: Mutex<State>,
     bell: OwnedFd,
 }
 
@@ -68,7 +89,15 @@ impl Inbox {
     /// The kernel's, when there is no event descriptor to be had.
     pub(super) fn new() -> Result<Self, Errno> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self { todo: Mutex::new(Todo { is_awake: true, ..Todo::default() }), bell })
+        let state = State {
+            todo: Todo::default(),
+            ends: false,
+            is_awake: true,
+            transfers: 0,
+            bytes: 0,
+            stuck_seconds: None,
+        };
+        Ok(Self { state: Mutex::new(state), bell })
     }
 
     /// What the thread waits for while it sleeps: 8 bytes can be read when there is something to do.
@@ -83,19 +112,19 @@ impl Inbox {
     /// `Busy`, `Stuck`, `Ended`: none of it is done.
     pub(super) fn push(&self, batch: Batch) -> Result<(), Trouble> {
         let bytes: usize = batch.transfers.iter().map(Transfer::bytes).sum();
-        let mut todo = self.lock();
-        todo.check()?;
-        let is_idle = todo.transfers == 0;
+        let mut state = self.lock();
+        state.check()?;
+        let is_idle = state.transfers == 0;
         // One batch is always taken, however large: refused for ever, it would be of no use.
         if !is_idle
-            && (todo.transfers + batch.transfers.len() > TRANSFERS_MAX || todo.bytes + bytes > BYTES_MAX)
+            && (state.transfers + batch.transfers.len() > TRANSFERS_MAX || state.bytes + bytes > BYTES_MAX)
         {
             return Err(Trouble::Busy);
         }
-        todo.transfers += batch.transfers.len();
-        todo.bytes += bytes;
-        todo.batches.push(batch);
-        self.ring(todo);
+        state.transfers += batch.transfers.len();
+        state.bytes += bytes;
+        state.todo.batches.push(batch);
+        self.ring(state);
         Ok(())
     }
 
@@ -105,45 +134,42 @@ impl Inbox {
     ///
     /// `Stuck`, `Ended`.
     pub(super) fn push_flush(&self, flush: Flush) -> Result<(), Trouble> {
-        let mut todo = self.lock();
-        todo.check()?;
-        todo.flushes.push(flush);
-        self.ring(todo);
+        let mut state = self.lock();
+        state.check()?;
+        state.todo.flushes.push(flush);
+        self.ring(state);
         Ok(())
     }
 
     /// A file is used no more.
     pub(super) fn close_file(&self, id: u64) {
-        let mut todo = self.lock();
-        todo.closed.push(id);
-        self.ring(todo);
+        let mut state = self.lock();
+        state.todo.closed.push(id);
+        self.ring(state);
     }
 
     /// Nothing more will come.
     pub(super) fn end(&self) {
-        let mut todo = self.lock();
-        todo.ends = true;
-        self.ring(todo);
+        let mut state = self.lock();
+        state.ends = true;
+        self.ring(state);
     }
 
-    /// Takes all there is to do, and leaves empty lists with the room of `taken`'s; true when there was
-    /// nothing and the thread may sleep: from then on the bell rings.
-    pub(super) fn take(&self, taken: &mut Todo, may_sleep: bool) -> bool {
-        let mut todo = self.lock();
-        std::mem::swap(&mut todo.batches, &mut taken.batches);
-        std::mem::swap(&mut todo.flushes, &mut taken.flushes);
-        std::mem::swap(&mut todo.closed, &mut taken.closed);
-        taken.ends = todo.ends;
-        let is_empty = taken.batches.is_empty() && taken.flushes.is_empty() && taken.closed.is_empty();
-        todo.is_awake = !(is_empty && may_sleep);
-        !todo.is_awake
+    /// Exchanges what there is to do for the empty `todo`, whose room is used again. When there was nothing the
+    /// thread may sleep: from then on the bell rings.
+    pub(super) fn take(&self, todo: &mut Todo) -> Taken {
+        let mut state = self.lock();
+        std::mem::swap(&mut state.todo, todo);
+        let may_sleep = todo.is_empty();
+        state.is_awake = !may_sleep;
+        Taken { may_sleep, ends: state.ends }
     }
 
     /// Transfers have ended.
     pub(super) fn settle(&self, transfers: usize, bytes: usize) {
-        let mut todo = self.lock();
-        todo.transfers = todo.transfers.saturating_sub(transfers);
-        todo.bytes = todo.bytes.saturating_sub(bytes);
+        let mut state = self.lock();
+        state.transfers = state.transfers.saturating_sub(transfers);
+        state.bytes = state.bytes.saturating_sub(bytes);
     }
 
     /// From now on everything is refused, or with `None` nothing for this reason.
@@ -151,14 +177,14 @@ impl Inbox {
         self.lock().stuck_seconds = seconds;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Todo> {
-        self.todo.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the thread if it sleeps.
-    fn ring(&self, mut todo: MutexGuard<'_, Todo>) {
-        let was_awake = std::mem::replace(&mut todo.is_awake, true);
-        drop(todo);
+    fn ring(&self, mut state: MutexGuard<'_, State>) {
+        let was_awake = std::mem::replace(&mut state.is_awake, true);
+        drop(state);
         if !was_awake {
             self.ring_bell();
         }
@@ -171,7 +197,7 @@ impl Inbox {
     }
 }
 
-impl Todo {
+impl State {
     fn check(&self) -> Result<(), Trouble> {
         match self.stuck_seconds {
             _ if self.ends => Err(Trouble::Ended),

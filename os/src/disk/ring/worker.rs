@@ -162,15 +162,15 @@ impl Worker {
     fn run(&mut self) {
         let mut todo = Todo::default();
         loop {
-            let asleep = self.inbox.take(&mut todo, true);
+            let taken = self.inbox.take(&mut todo);
             self.accept(&mut todo);
             let is_idle = self.works.is_empty() && self.flushing.is_empty();
-            if todo.ends && is_idle {
+            if taken.ends && is_idle {
                 return self.leave();
             }
             self.submit();
             self.watch_bell();
-            self.enter(asleep, is_idle);
+            self.enter(taken.may_sleep, is_idle);
             self.complete();
             self.look();
         }
@@ -314,8 +314,8 @@ impl Worker {
 
     /// Submits, and waits when there is nothing else to do: for ever when idle, else until it is time to
     /// look at the disk.
-    fn enter(&mut self, asleep: bool, is_idle: bool) {
-        let result = match (asleep, is_idle) {
+    fn enter(&mut self, may_sleep: bool, is_idle: bool) {
+        let result = match (may_sleep, is_idle) {
             (false, _) => self.ring.submit(),
             (true, true) => self.ring.submit_and_wait(1),
             (true, false) => {
