@@ -21,8 +21,8 @@ const FAILURES_WITHOUT_ROOM: u32 = 3;
 /// One piece of work, and its key: the same again is the same work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Job {
-    /// Drop what a slot has of an extent, or of all extents.
-    Drop { disk: DiskId, group: GroupId, slot: SlotIndex, extent: Option<ExtentId> },
+    /// Drop what a slot has of an extent, or of all extents; these under an epoch.
+    Drop { disk: DiskId, group: GroupId, slot: SlotIndex, extent: Option<ExtentId>, epoch: Epoch },
     /// Make what a slot misses of an extent.
     Fill { disk: DiskId, group: GroupId, slot: SlotIndex, extent: ExtentId },
     /// Make all that a slot misses since its disk took it over.
@@ -61,7 +61,8 @@ pub(crate) fn parse(reply: wire::TakeWorkReply) -> Vec<Offer> {
 fn parse_drop(drop: wire::DropExtent) -> Result<Offer, InvalidInput> {
     let extent = if drop.extent.is_empty() { None } else { Some(ExtentId::from_wire(&drop.extent)?) };
     let slot = wire::slot_index(drop.slot)?;
-    let job = Job::Drop { disk: DiskId(drop.disk), group: GroupId(drop.group), slot, extent };
+    let (disk, group, epoch) = (DiskId(drop.disk), GroupId(drop.group), Epoch(drop.epoch));
+    let job = Job::Drop { disk, group, slot, extent, epoch };
     Ok(Offer { job, placement: None })
 }
 

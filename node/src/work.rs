@@ -127,7 +127,7 @@ fn settle<E: Env>(
 
 fn add_to_report(report: &mut wire::ReportWork, job: &Job, done: &Done) {
     match (*job, done) {
-        (Job::Drop { disk, group, slot, extent }, Done::Dropped(removed)) => {
+        (Job::Drop { disk, group, slot, extent, epoch }, Done::Dropped(removed)) => {
             let Removed { shards, bytes } = *removed.get();
             debug!(%disk, %group, %slot, shards, bytes, "shards dropped");
             report.dropped.push(wire::DropExtent {
@@ -135,6 +135,7 @@ fn add_to_report(report: &mut wire::ReportWork, job: &Job, done: &Done) {
                 extent: extent.map(ExtentId::to_wire).unwrap_or_default(),
                 slot: u32::from(slot.0),
                 disk: disk.0,
+                epoch: epoch.0,
             });
         }
         (Job::Fill { disk, group, slot, extent }, Done::Made(epoch)) => {
@@ -164,10 +165,10 @@ async fn perform<E: Env>(
     placement: Option<Placement>,
 ) -> (Job, Result<Done, Failure>) {
     let result = match (job, placement) {
-        (Job::Drop { disk, group, slot, extent: Some(extent) }, _) => {
+        (Job::Drop { disk, group, slot, extent: Some(extent), .. }, _) => {
             drop_extent(&node, disk, (group, slot), extent).await
         }
-        (Job::Drop { disk, group, slot, extent: None }, _) => drop_slot(&node, disk, (group, slot)).await,
+        (Job::Drop { disk, group, slot, extent: None, .. }, _) => drop_slot(&node, disk, (group, slot)).await,
         (Job::Fill { disk, slot, extent, .. }, Some(placement)) => {
             fill(&node, disk, placement, slot, extent).await
         }

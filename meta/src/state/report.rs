@@ -83,8 +83,7 @@ impl Machine {
     fn dropped<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item) -> Result<(), StorageError> {
         let key = t::extent_key(item.group, item.extent);
         let Some(mut row) = tx.row::<wire::GarbageRow>(t::GARBAGE, &key)? else { return Ok(()) };
-        // An old report must not end a drop that is held back until the slot is whole again.
-        if item.extent == t::WHOLE_SLOT && !self.may_drop_slot(&tx.view(), item.group, item.slot)? {
+        if item.extent == t::WHOLE_SLOT && !self.is_dropped_in_time(&tx.view(), item)? {
             return Ok(());
         }
         let done = wire::GarbageSlot { slot: u32::from(item.slot.0), disk: item.disk.0 };
@@ -98,6 +97,15 @@ impl Machine {
             tx.put(t::GARBAGE, key, &row);
         }
         Ok(())
+    }
+
+    /// An old report must not end a drop that is held back until the slot is whole again, nor one of a slot
+    /// that has been on the disk meanwhile.
+    fn is_dropped_in_time(&self, kv: &impl KvRead, item: &Item) -> Result<bool, StorageError> {
+        let group = self.map.groups().get(&item.group);
+        let slot = group.and_then(|group| group.slot(item.slot).ok());
+        let has_moved = slot.is_none_or(|slot| slot.since_epoch > item.epoch);
+        Ok(!has_moved && self.may_drop_slot(kv, item.group, item.slot)?)
     }
 
     /// May former disks of the slot drop what they keep of it? Once its disk has it all; or when it lost all
@@ -197,7 +205,7 @@ impl TryFrom<wire::DropExtent> for Item {
             extent,
             slot: wire::slot_index(drop.slot)?,
             disk: DiskId(drop.disk),
-            epoch: Epoch(0),
+            epoch: Epoch(drop.epoch),
         })
     }
 }

@@ -184,6 +184,7 @@ fn take_drops(
                     extent: if whole { Bytes::new() } else { extent.to_wire() },
                     slot: slot.slot,
                     disk: disk.0,
+                    epoch: if whole { group_of(machine, group)?.epoch.0 } else { 0 },
                 });
             }
         }

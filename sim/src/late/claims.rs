@@ -30,7 +30,7 @@ pub(super) enum Open {
     Fill(ExtentId),
     /// The slot is to be rebuilt.
     Rebuild,
-    /// A former disk of the slot keeps its copy until the slot is whole elsewhere.
+    /// A former disk of the slot has not dropped its copy.
     Keep,
 }
 
@@ -54,8 +54,7 @@ pub(super) fn of_group(cluster: &Cluster, draws: &Stream, metadata: &Metadata, g
     let mut claims = Vec::new();
     for (index, slot) in moved {
         let rebuilding = slot.state != SlotState::Whole;
-        let kept = if rebuilding { kept_by(metadata, group.id, index) } else { Vec::new() };
-        for disk in kept {
+        for disk in kept_by(metadata, group.id, index) {
             let node = metadata.machine.map().disks().get(&disk).map(|disk| disk.node);
             let claim = |node| Claim { disk, node, ..claim(Open::Keep, group.id, index, slot) };
             claims.extend(node.map(claim));
@@ -124,15 +123,11 @@ pub(super) async fn make(cluster: &Cluster, claim: Claim) {
     let Some(after) = oracle::latest(cluster).filter(|metadata| metadata.applied >= applied) else { return };
     let may_be_done = cluster.wire().is_none_or(|wire| {
         let disk = place_of(&after, &claim).map_or(0, |slot| slot.disk.0);
-        claim.bit(disk).is_some_and(|bit| wire.may_be_reported(&bit, claim.since))
+        wire.may_be_reported(&claim.bit(disk), claim.since)
     });
     if is_open(&after, &claim) == Some(false) && !may_be_done {
         let text = format!("the metadata service believed what came too late: {claim:?}");
         cluster.findings.report(&cluster.world, Kind::Correctness, FENCING, text);
-    }
-    if claim.open == Open::Keep && is_closed_too_early(&after, &claim) {
-        // It became whole just then, so that the claim was in time. The disk still has its copy, and says so.
-        drop(ghost.ask_meta(cluster, Call::ReportWork(claim.retraction())).await);
     }
 }
 
@@ -150,23 +145,20 @@ impl Claim {
         report
     }
 
-    fn retraction(&self) -> wire::ReportWork {
-        wire::ReportWork { node: self.node.0, strays: vec![self.whole_slot()], ..Default::default() }
-    }
-
     fn whole_slot(&self) -> wire::DropExtent {
         let (group, slot, disk) = (self.group.0, u32::from(self.slot.0), self.disk.0);
-        wire::DropExtent { group, slot, disk, ..Default::default() }
+        wire::DropExtent { group, slot, disk, epoch: self.epoch, ..Default::default() }
     }
 
-    /// What a node would have to say for it to be done; nothing does for what is to be kept.
-    fn bit(&self, disk: u32) -> Option<Bit> {
-        let extent = match self.open {
-            Open::Fill(extent) => extent.to_wire(),
-            Open::Rebuild => bytes::Bytes::new(),
-            Open::Keep => return None,
+    /// What a node would have to say for it to be done, of the slot's disk of now or of the one that keeps it.
+    fn bit(&self, now: u32) -> Bit {
+        let (extent, disk) = match self.open {
+            Open::Fill(extent) => (extent.to_wire(), now),
+            Open::Rebuild => (bytes::Bytes::new(), now),
+            Open::Keep => (bytes::Bytes::new(), self.disk.0),
         };
-        Some(Bit { group: self.group.0, extent, slot: u32::from(self.slot.0), disk })
+        let dropped = self.open == Open::Keep;
+        Bit { group: self.group.0, extent, slot: u32::from(self.slot.0), disk, dropped }
     }
 }
 
@@ -176,25 +168,18 @@ fn place_of<'a>(metadata: &'a Metadata, claim: &Claim) -> Option<&'a Slot> {
     (slot.since_epoch.0 == claim.since).then_some(slot)
 }
 
-/// Is it still to be done? None when that cannot be said: the slot has moved, the extent is gone, what was
-/// kept may be dropped by now.
+/// Is it still to be done? None when that cannot be said: the slot has moved, the extent is gone.
 fn is_open(metadata: &Metadata, claim: &Claim) -> Option<bool> {
     let slot = place_of(metadata, claim)?;
-    let rebuilding = slot.state != SlotState::Whole;
     match claim.open {
         Open::Fill(extent) => {
             let row = metadata.kv.get(tables::EXTENTS, &tables::extent_key(claim.group, extent)).ok()??;
             let missing = wire::ExtentRow::decode(row).ok()?.missing;
             Some(missing.checked_shr(claim.slot.0.into())? & 1 == 1)
         }
-        Open::Rebuild => Some(rebuilding),
-        Open::Keep => rebuilding.then(|| kept_by(metadata, claim.group, claim.slot).contains(&claim.disk)),
+        Open::Rebuild => Some(slot.state != SlotState::Whole),
+        Open::Keep => Some(kept_by(metadata, claim.group, claim.slot).contains(&claim.disk)),
     }
-}
-
-fn is_closed_too_early(metadata: &Metadata, claim: &Claim) -> bool {
-    let whole = place_of(metadata, claim).is_some_and(|slot| slot.state == SlotState::Whole);
-    whole && !kept_by(metadata, claim.group, claim.slot).contains(&claim.disk)
 }
 
 /// Former disks of a slot that have not dropped their copy.

@@ -130,14 +130,16 @@ fn keep(draws: &Stream, kept: &mut Vec<Recorded>, new: Recorded) {
 }
 
 /// What of a report is about slots that have moved since. Reports without an epoch are left out: nothing
-/// tells them from new ones.
+/// tells them from new ones, and nothing needs to.
 fn old_part(report: &wire::ReportWork, is_old: impl Fn(u32, u32, u64) -> bool) -> Option<wire::ReportWork> {
     let slot = |item: &&wire::SlotFilled| is_old(item.group, item.slot, item.epoch);
     let filled: Vec<_> = report.filled.iter().filter(slot).cloned().collect();
     let whole = report.rebuilt.iter().filter(|item| is_old(item.group, item.slot, item.epoch));
     let rebuilt: Vec<_> = whole.cloned().collect();
-    let any = !filled.is_empty() || !rebuilt.is_empty();
-    any.then(|| wire::ReportWork { node: report.node, filled, rebuilt, ..Default::default() })
+    let whole = report.dropped.iter().filter(|item| item.extent.is_empty());
+    let dropped: Vec<_> = whole.filter(|item| is_old(item.group, item.slot, item.epoch)).cloned().collect();
+    let any = !filled.is_empty() || !rebuilt.is_empty() || !dropped.is_empty();
+    any.then(|| wire::ReportWork { node: report.node, filled, rebuilt, dropped, ..Default::default() })
 }
 
 #[cfg(test)]

@@ -206,6 +206,7 @@ pub(super) fn live_extent_dropped(memory: &mut Memory, asked: &Call, reply: &mut
                 extent: shard.extent.clone(),
                 slot: shard.slot,
                 disk: write.disk,
+                epoch: 0,
             };
             memory.written.push(drop);
             false

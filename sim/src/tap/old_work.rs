@@ -63,8 +63,8 @@ impl OldWork {
                 let Some((group, slot, place)) = self.draws.pick(&slots).copied() else { return false };
                 let Ok(slot) = u32::try_from(slot) else { return false };
                 self.asked.insert((group, slot, place.disk), place.since);
-                let disk = place.disk;
-                work.drops.push(wire::DropExtent { group, extent: Bytes::new(), slot, disk });
+                let (disk, epoch) = (place.disk, place.since);
+                work.drops.push(wire::DropExtent { group, extent: Bytes::new(), slot, disk, epoch });
                 true
             }
             _ => false,

@@ -90,7 +90,7 @@ impl Done {
     }
 }
 
-/// What nodes have reported as filled and rebuilt.
+/// What nodes have reported as filled, rebuilt, and dropped as a whole.
 #[derive(Debug, Default)]
 pub(super) struct Reported(BTreeMap<Bit, u64>);
 
@@ -105,6 +105,8 @@ pub(crate) struct Bit {
     pub(crate) slot: u32,
     /// On which disk.
     pub(crate) disk: u32,
+    /// Dropped, not made.
+    pub(crate) dropped: bool,
 }
 
 impl Reported {
@@ -112,13 +114,17 @@ impl Reported {
     pub(super) fn note(&mut self, report: &wire::ReportWork) {
         let filled = report.filled.iter().map(|item| {
             let (group, slot, disk) = (item.group, item.slot, item.disk);
-            (Bit { group, extent: item.extent.clone(), slot, disk }, item.epoch)
+            (Bit { group, extent: item.extent.clone(), slot, disk, dropped: false }, item.epoch)
         });
         let rebuilt = report.rebuilt.iter().map(|item| {
             let (group, slot, disk) = (item.group, item.slot, item.disk);
-            (Bit { group, extent: Bytes::new(), slot, disk }, item.epoch)
+            (Bit { group, extent: Bytes::new(), slot, disk, dropped: false }, item.epoch)
         });
-        for (bit, epoch) in filled.chain(rebuilt) {
+        let dropped = report.dropped.iter().filter(|item| item.extent.is_empty()).map(|item| {
+            let (group, slot, disk) = (item.group, item.slot, item.disk);
+            (Bit { group, extent: Bytes::new(), slot, disk, dropped: true }, item.epoch)
+        });
+        for (bit, epoch) in filled.chain(rebuilt).chain(dropped) {
             let newest = self.0.entry(bit).or_insert(epoch);
             *newest = epoch.max(*newest);
         }
@@ -182,7 +188,7 @@ mod tests {
         let mut reported = Reported::default();
         let filled = wire::SlotFilled { group: 7, slot: 2, disk: 14, epoch: 5, ..Default::default() };
         reported.note(&wire::ReportWork { filled: vec![filled], ..Default::default() });
-        let bit = |disk| Bit { group: 7, extent: Bytes::new(), slot: 2, disk };
+        let bit = |disk| Bit { group: 7, extent: Bytes::new(), slot: 2, disk, dropped: false };
         assert!(reported.may_have(&bit(14), 5) && reported.may_have(&bit(14), 4));
         assert!(!reported.may_have(&bit(14), 6) && !reported.may_have(&bit(13), 5));
     }

@@ -1,8 +1,7 @@
 //! `cargo xtask sim ci`: what every change has to pass, step by step.
 //!
-//! All steps are done even if one fails, so that one run tells everything that is wrong. The seeds are the
-//! same for every commit, for as long as fresh ones still find known, open bugs (docs/simulator.md lists
-//! them): then they will be drawn from the commit's hash, as `--from-commit` does.
+//! All steps are done even if one fails, so that one run tells everything that is wrong. The seeds are
+//! drawn from the commit's hash: each commit is tried with others, and the same commit always with the same.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,8 +18,6 @@ use super::report::Kind;
 use super::seeds::Seeds;
 use super::stop::INTERRUPTED;
 
-/// The first seed.
-const FIRST_SEED: u64 = 403_075_665_449;
 /// Seeds that are run twice.
 const TWICE: u64 = 200;
 /// Further fresh seeds.
@@ -47,10 +44,10 @@ struct Steps<'a> {
 ///
 /// # Errors
 ///
-/// When the simulator cannot be started.
+/// When the simulator cannot be started, or this is not a checkout of git.
 pub(crate) fn run(program: &Program, jobs: usize) -> anyhow::Result<ExitCode> {
     let commit = Commit::current();
-    let first = FIRST_SEED;
+    let first = commit.seeds()?;
     eprintln!("sim ci: commit {commit}, {} seeds from {first}, {jobs} at a time", TWICE + ONCE);
     let mut steps = Steps { program, commit, jobs, worst: None, failed: Vec::new() };
     let began = Instant::now();

@@ -149,8 +149,12 @@ fn moves() {
     let work = cluster.take(node(from), 0);
     assert_eq!(
         work.drops,
-        [wire::DropExtent { group: group.0, extent: Bytes::new(), slot: 0, disk: from.0 }]
+        [wire::DropExtent { group: group.0, extent: Bytes::new(), slot: 0, disk: from.0, epoch: 2 }]
     );
+    let old = wire::DropExtent { epoch: 1, ..work.drops[0].clone() };
+    let old = wire::ReportWork { node: node(from), dropped: vec![old], ..Default::default() };
+    cluster.done(Action::ReportWork(old));
+    assert_eq!(cluster.machine.totals().garbage_extents, 1, "of before the move");
     assert_eq!(cluster.work(node(from)), 1);
     cluster.done(move_to(2, from, 0));
     cluster.verify();
@@ -171,7 +175,7 @@ fn deletes_reach_the_source_of_a_move() {
     let over = cluster.inline("k", b"abc");
     cluster.commit(over);
     for disk in [from, to_disk] {
-        let drop = wire::DropExtent { group: group.id.0, extent: extent.id.clone(), slot: 0, disk };
+        let drop = wire::DropExtent { group: group.id.0, extent: extent.id.clone(), slot: 0, disk, epoch: 0 };
         assert_eq!(cluster.take(disk.div_ceil(2), 0).drops, [drop]);
     }
     cluster.verify();
@@ -193,7 +197,7 @@ fn an_abandoned_disk_drops_last() {
     cluster.verify();
     cluster.set_node(old, Health::Up);
     assert_eq!(cluster.take(old, 0).drops, []);
-    let all = wire::DropExtent { group: group.id.0, extent: Bytes::new(), slot: 0, disk: from.0 };
+    let all = wire::DropExtent { group: group.id.0, extent: Bytes::new(), slot: 0, disk: from.0, epoch: 2 };
     let early = wire::ReportWork { node: old, dropped: vec![all.clone()], ..Default::default() };
     cluster.done(Action::ReportWork(early));
     assert_eq!(cluster.machine.totals().garbage_extents, 1);
@@ -313,6 +317,11 @@ fn wrong_substitutes() {
     cluster.refused(form(4, 1), ErrorCode::NoLegalPlace, "at most 1 in one rack");
     cluster.set_node(2, Health::Down);
     cluster.refused(form(2, 1), ErrorCode::NoLegalPlace, "disk");
+}
+
+/// The other disk of the same node.
+fn other_disk(disk: proto::DiskId) -> u32 {
+    ((disk.0 - 1) ^ 1) + 1
 }
 
 /// The healer's moves with these disks out, carried out by the nodes given, until there are none.
@@ -472,7 +481,7 @@ fn leftovers_do_not_wait_for_lost_disks() {
     cluster.done(lost(true));
     assert_eq!(cluster.take(node(home), 3).drops, [], "too few others: it may be the last one");
     cluster.done(lost(false));
-    let beside = if home.0 % 2 == 0 { home.0 - 1 } else { home.0 + 1 };
+    let beside = other_disk(home);
     let moves = |cluster: &Cluster| {
         let ids = |disks: &[u32]| disks.iter().copied().map(proto::DiskId).collect();
         let ailing = Ailing { out: ids(&out), full: ids(&[beside]), ..Ailing::default() };
@@ -484,7 +493,7 @@ fn leftovers_do_not_wait_for_lost_disks() {
     assert_eq!(moves(&cluster), [], "it has not dropped what it kept");
     assert_eq!(cluster.work(node(home)), 1);
     let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 3, to_disk: home.0 };
-    assert_eq!(moves(&cluster), [Action::MoveSlot(to.clone())]);
+    assert_eq!(moves(&cluster), [Action::MoveSlot(to)]);
     cluster.done(Action::MoveSlot(to));
     assert!(cluster.work(node(home)) > 0);
     assert_eq!(cluster.machine.slots_rebuilding(), 0);
@@ -569,7 +578,7 @@ fn slots_leave_full_disks() {
         let view = cluster.pending.over(&cluster.kv);
         Healer::new().next(&cluster.machine, &view, Timestamp::ZERO, &ailing).unwrap()
     };
-    let beside = if from.0 % 2 == 0 { from.0 - 1 } else { from.0 + 1 };
+    let beside = other_disk(from);
     assert_eq!(next(&cluster, &[free * 2 - 1, free * 2, beside]), []);
     let moves = next(&cluster, &[free * 2, beside]);
     let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 1, to_disk: free * 2 - 1 };
@@ -601,7 +610,7 @@ fn strays_become_garbage() {
         assert_eq!(cluster.machine.totals().garbage_extents, 1);
         cluster.verify();
     }
-    assert_eq!(cluster.take(node, 0).drops, [stray(apart, 0)]);
+    assert_eq!(cluster.take(node, 0).drops, [wire::DropExtent { epoch: 1, ..stray(apart, 0) }]);
     assert_eq!(cluster.work(node), 1);
     cluster.verify();
 }
