@@ -55,6 +55,9 @@ impl Raft {
     /// What a server has applied is committed: it must be what the others have.
     fn log(&mut self, metadata: &Metadata) -> Result<(), String> {
         let Some(root) = metadata.meta.process.host().kvs().forensic("raft") else { return Ok(()) };
+        if !is_log_of_state(&root, metadata) {
+            return Ok(());
+        }
         let next = self.compared.entry(metadata.meta.id).or_insert(0);
         if *next > metadata.applied {
             // It lost what was not flushed: it will apply it again.
@@ -80,6 +83,13 @@ impl Raft {
         }
         Ok(())
     }
+}
+
+/// Does the log have the entry that was applied last? A server that has just adopted a snapshot still has what it
+/// wrote before, which may never have been committed, until it purges that; and what is purged needs no look.
+fn is_log_of_state(root: &impl KvRead, metadata: &Metadata) -> bool {
+    let applied = inspect::applied(&metadata.kv).ok().flatten();
+    applied.is_some_and(|applied| inspect::entry_id(root, applied.index).ok().flatten() == Some(applied))
 }
 
 /// Servers that have applied as much have the same rows.
