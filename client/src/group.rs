@@ -31,8 +31,9 @@ pub(crate) struct Place {
     pub(crate) since_epoch: Epoch,
     /// The disk is being filled, and nothing else has what it lacks.
     pub(crate) hollow: bool,
-    /// While it moves: the disk that still has all.
-    pub(crate) source: Option<(DiskId, Target)>,
+    /// While it is being filled: the disk that still has all if it moves, then others that had the slot before, and
+    /// may have some.
+    pub(crate) sources: Vec<(DiskId, Target)>,
 }
 
 impl Group {
@@ -80,18 +81,21 @@ impl Group {
 
 impl Place {
     fn new(slot: SlotIndex, wire: wire::Place) -> Self {
-        let rebuilding = wire.state() == SlotState::Rebuilding;
+        let (rebuilding, health) = (wire.state() == SlotState::Rebuilding, wire.health());
         let source = (rebuilding && wire.source_disk != 0).then(|| {
             (DiskId(wire.source_disk), target(NodeId(wire.source_node), wire.source_address.clone()))
         });
+        let hollow = rebuilding && source.is_none();
+        let kept = wire.kept.into_iter().filter(|_| rebuilding);
+        let kept = kept.map(|kept| (DiskId(kept.disk), target(NodeId(kept.node), kept.address)));
         Self {
             slot,
             disk: DiskId(wire.disk),
             node: NodeId(wire.node),
-            health: wire.health(),
+            health,
             since_epoch: Epoch(wire.since_epoch),
-            hollow: rebuilding && source.is_none(),
-            source,
+            hollow,
+            sources: source.into_iter().chain(kept).collect(),
             address: wire.address,
         }
     }
@@ -157,13 +161,16 @@ pub(crate) mod tests {
         wire.places[2].since_epoch = 3;
         wire.places[2].source_disk = 99;
         let group = Group::parse(wire.clone()).unwrap();
-        assert!(group.places[2].source.is_none() && !group.places[2].hollow);
+        assert!(group.places[2].sources.is_empty() && !group.places[2].hollow);
         assert_eq!(group.changed_since(Epoch(2)).iter().collect::<Vec<_>>(), [SlotIndex(2)]);
         assert!(group.changed_since(Epoch(3)).is_empty());
         wire.places[2].state = SlotState::Rebuilding.into();
         let group = Group::parse(wire.clone()).unwrap();
-        assert!(group.places[2].source.is_some() && !group.places[2].hollow);
+        assert!(group.places[2].sources.len() == 1 && !group.places[2].hollow);
+        wire.places[2].kept = vec![wire::KeptAt { disk: 98, node: 9, address: "n:1".into() }];
+        assert_eq!(Group::parse(wire.clone()).unwrap().places[2].sources.len(), 2);
         wire.places[2].source_disk = 0;
-        assert!(Group::parse(wire).unwrap().places[2].hollow);
+        let group = Group::parse(wire).unwrap();
+        assert!(group.places[2].hollow && group.places[2].sources.len() == 1);
     }
 }

@@ -143,11 +143,11 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         missing: SlotMask,
         shard_bytes: usize,
     ) -> Result<Fetched, Failure> {
-        if let Some(source) = self.placement.copy_source(self.slot) {
+        for source in self.placement.copy_sources(self.slot) {
             match self.fetch(source, name, shard_bytes).await {
                 Ok(copy) => return Ok(copy),
                 Err(error) => {
-                    debug!(shard = %name, disk = %source.disk, %error, "shard not copied, decoding")
+                    debug!(shard = %name, disk = %source.disk, %error, "shard not copied")
                 }
             }
         }

@@ -24,6 +24,8 @@ pub(crate) struct Place {
     pub(crate) rebuilding: bool,
     /// While rebuilding by a move: the disk that still holds the older shards.
     pub(crate) source: Option<DiskAt>,
+    /// While rebuilding: disks that had the slot before, and may still have what they kept of it.
+    pub(crate) kept: Vec<DiskAt>,
 }
 
 /// One group.
@@ -61,9 +63,11 @@ impl Placement {
         self.place(slot).is_some_and(|place| place.at.disk == disk)
     }
 
-    /// From where the shard of `slot` can be copied as it is.
-    pub(crate) fn copy_source(&self, slot: SlotIndex) -> Option<&DiskAt> {
-        self.place(slot)?.source.as_ref().filter(|source| source.health < DOWN)
+    /// From where the shard of `slot` may be copied as it is, most promising first.
+    pub(crate) fn copy_sources(&self, slot: SlotIndex) -> impl Iterator<Item = &DiskAt> {
+        let place = self.place(slot);
+        let source = place.and_then(|place| place.source.as_ref()).filter(|source| source.health < DOWN);
+        source.into_iter().chain(place.into_iter().flat_map(|place| &place.kept))
     }
 
     /// The other slots that may have their shards, best first, each with the disks to ask in turn. Those in
@@ -75,7 +79,8 @@ impl Placement {
             .filter(|(other, _)| *other != slot)
             .map(|(other, place)| {
                 let rank = (missing.contains(other), place.at.health, place.rebuilding);
-                let disks: Vec<_> = std::iter::once(&place.at).chain(&place.source).collect();
+                let disks: Vec<_> =
+                    std::iter::once(&place.at).chain(&place.source).chain(&place.kept).collect();
                 (rank, other, disks)
             })
             .collect();
@@ -86,16 +91,22 @@ impl Placement {
 
 fn parse_place(wire: wire::Place) -> Place {
     let rebuilding = wire.state() == wire::SlotState::Rebuilding;
-    let source_health = health_rank(wire.source_health());
+    let (health, source_health) = (health_rank(wire.health()), health_rank(wire.source_health()));
     let source = (rebuilding && wire.source_disk != 0).then_some(DiskAt {
         disk: DiskId(wire.source_disk),
         node: NodeId(wire.source_node),
         address: wire.source_address.clone(),
         health: source_health,
     });
-    let health = health_rank(wire.health());
+    let kept = wire.kept.into_iter().filter(|_| rebuilding).map(|kept| DiskAt {
+        disk: DiskId(kept.disk),
+        node: NodeId(kept.node),
+        address: kept.address,
+        health: 0,
+    });
+    let kept = kept.collect();
     let at = DiskAt { disk: DiskId(wire.disk), node: NodeId(wire.node), address: wire.address, health };
-    Place { at, rebuilding, source }
+    Place { at, rebuilding, source, kept }
 }
 
 const DOWN: u8 = 2;
@@ -229,17 +240,26 @@ pub(crate) mod tests {
         wire.places[0].health = wire::Health::Down.into();
         wire.places[1].state = wire::SlotState::Rebuilding.into();
         wire.places[1].source_disk = 99;
-        let placement = Placement::parse(wire).unwrap();
-        let donors = |slot, missing| {
+        let placement = Placement::parse(wire.clone()).unwrap();
+        let donors = |placement: &Placement, slot, missing| {
             let donors = placement.donors(SlotIndex(slot), SlotMask::from_wire(missing, 3).unwrap());
             let numbers = |disks: Vec<&DiskAt>| disks.iter().map(|at| at.disk.0).collect::<Vec<_>>();
             donors.into_iter().map(|(slot, disks)| (slot.0, numbers(disks))).collect::<Vec<_>>()
         };
-        assert_eq!(donors(2, 0), [(1, vec![12, 99]), (0, vec![11])]);
-        assert_eq!(donors(0, 0b100), [(1, vec![12, 99]), (2, vec![13])]);
-        assert_eq!(donors(2, 0b010), [(0, vec![11]), (1, vec![12, 99])]);
-        // A source whose health nobody tells is not relied on for copies.
-        assert_eq!(placement.copy_source(SlotIndex(1)), None);
+        assert_eq!(donors(&placement, 2, 0), [(1, vec![12, 99]), (0, vec![11])]);
+        assert_eq!(donors(&placement, 0, 0b100), [(1, vec![12, 99]), (2, vec![13])]);
+        assert_eq!(donors(&placement, 2, 0b010), [(0, vec![11]), (1, vec![12, 99])]);
+        // A source whose health nobody tells is not relied on for copies; what a former disk kept is.
+        let sources = |placement: &Placement, slot| {
+            placement.copy_sources(SlotIndex(slot)).map(|at| at.disk.0).collect::<Vec<_>>()
+        };
+        assert!(sources(&placement, 1).is_empty());
+        for place in [0, 1] {
+            wire.places[place].kept = vec![wire::KeptAt { disk: 98, node: 9, address: "n9:1".into() }];
+        }
+        let placement = Placement::parse(wire).unwrap();
+        assert_eq!(donors(&placement, 2, 0), [(1, vec![12, 99, 98]), (0, vec![11])]);
+        assert_eq!((sources(&placement, 0), sources(&placement, 1)), (vec![], vec![98]));
     }
 
     /// A message that contradicts itself is refused.

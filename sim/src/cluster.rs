@@ -84,6 +84,8 @@ pub struct Cluster {
     pub late: late::State,
     /// When the power last failed under a metadata server.
     meta_power_lost: Mutex<Option<Duration>>,
+    /// The greatest entry that any look at the servers' states has seen applied.
+    furthest_applied: Mutex<u64>,
     operator: Host,
     admin: Mutex<Option<Client<SimEnv>>>,
     next_meta: AtomicU64,
@@ -112,6 +114,7 @@ impl Cluster {
             nemesis: nemesis::State::default(),
             late,
             meta_power_lost: Mutex::default(),
+            furthest_applied: Mutex::default(),
             operator,
             admin: Mutex::default(),
             next_meta: AtomicU64::new(1),
@@ -148,17 +151,23 @@ impl Cluster {
         lock(&self.clients).push(client);
     }
 
-    /// Did the power fail under a metadata server within this time?
+    /// Did the power fail under a metadata server within this time, or before and it has not come back since?
     pub fn meta_lost_power_within(&self, time: Duration) -> bool {
         let now = self.world.now();
         let mut last = lock(&self.meta_power_lost);
-        let off = |meta: &Arc<MetaHost>| {
-            !meta.process.host().is_alive() && meta.process.host().last_death() == Some(Death::Power)
-        };
-        if self.metas().iter().filter(|meta| meta.process.is_wanted()).any(off) {
-            *last = Some(now);
+        for meta in self.metas().iter().filter(|meta| meta.process.is_wanted()) {
+            let host = meta.process.host();
+            let failed = host.last_power_failure();
+            *last = (*last).max(if host.is_alive() { failed } else { failed.map(|_| now) });
         }
         last.is_some_and(|last| now.saturating_sub(last) < time)
+    }
+
+    /// Have metadata servers, as far as somebody looked, ever applied more than this?
+    pub fn knew_more_than(&self, applied: u64) -> bool {
+        let mut furthest = lock(&self.furthest_applied);
+        *furthest = applied.max(*furthest);
+        applied < *furthest
     }
 
     /// What a metadata server has not told others is lost with it, just now.

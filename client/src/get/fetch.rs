@@ -102,7 +102,7 @@ impl<E: Env> Fetch<E> {
         }
     }
 
-    /// The blocks of one slot: from its disk, or while it moves from where it comes from.
+    /// The blocks of one slot: from its disk, or while it is being filled from a disk that had the slot before.
     async fn ask(&self, slot: SlotIndex, blocks: Blocks, deadline: Monotonic) -> Answer {
         let place = self.extent.group.place(slot);
         let started = self.shared.env.clock().now();
@@ -118,8 +118,11 @@ impl<E: Env> Fetch<E> {
             }
             Err(error) => {
                 self.shared.note_failure(place, error);
-                if let Some((disk, target)) = &place.source {
+                for (disk, target) in &place.sources {
                     result = self.read(slot, blocks, *disk, target, deadline).await;
+                    if result.is_ok() {
+                        break;
+                    }
                 }
             }
         }

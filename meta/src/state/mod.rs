@@ -64,7 +64,7 @@ pub use profiles::SUBSTITUTES_MAX;
 pub use report::REPORT_ITEMS_MAX;
 
 pub(crate) use apply::refused;
-pub(crate) use moves::leftover_disks;
+pub(crate) use moves::{leftover_disks, to_placement_with_kept};
 pub(crate) use register::shortened;
 
 use crate::state::error::corrupt;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use env::{KvRead, StorageError};
-use placement::{Group, Slot, apply_move};
+use placement::{ClusterMap, Group, Health, Slot, SlotState, apply_move, to_placement};
 use proto::{Detail, DiskId, Epoch, ErrorCode, Failure, GroupId, SlotIndex, wire};
 use wire::outcome::Outcome as Answer;
 
 use crate::state::error::{Error, broken, invalid};
+use crate::state::query::wrong_map;
 use crate::state::tx::row;
 use crate::state::{Machine, Tx, tables as t};
 
@@ -82,6 +83,35 @@ fn leftovers<K: KvRead>(tx: &Tx<'_, K>, group: GroupId) -> Result<wire::GarbageR
 pub(crate) fn leftover_disks(kv: &impl KvRead, group: GroupId) -> Result<BTreeSet<DiskId>, StorageError> {
     let found: Option<wire::GarbageRow> = row(kv, t::GARBAGE, &t::extent_key(group, t::WHOLE_SLOT))?;
     Ok(found.into_iter().flat_map(|row| row.slots).map(|slot| DiskId(slot.disk)).collect())
+}
+
+/// Where the group lies, for those who look for shards: slots that are being made name the disks, too, that had
+/// them before and have not dropped what they kept, as far as these are not down.
+pub(crate) fn to_placement_with_kept(
+    map: &ClusterMap,
+    kv: &impl KvRead,
+    group: &Group,
+) -> Result<wire::Placement, Error> {
+    let mut placement = to_placement(map, group).map_err(wrong_map)?;
+    if group.slots.iter().all(|slot| slot.state == SlotState::Whole) {
+        return Ok(placement);
+    }
+    let found: Option<wire::GarbageRow> = row(kv, t::GARBAGE, &t::extent_key(group.id, t::WHOLE_SLOT))?;
+    // The last one to go there has the most.
+    for left in found.into_iter().flat_map(|row| row.slots).rev() {
+        let rebuilding = wire::SlotState::Rebuilding.into();
+        let place = usize::try_from(left.slot).ok().and_then(|slot| placement.places.get_mut(slot));
+        let Some(place) = place.filter(|place| place.state == rebuilding) else { continue };
+        let disk = DiskId(left.disk);
+        let node = map.disks().get(&disk).and_then(|disk| map.nodes().get(&disk.node));
+        if map.disk_health(disk) != Health::Down
+            && let Some(node) = node
+        {
+            let address = node.address.clone();
+            place.kept.push(wire::KeptAt { disk: left.disk, node: node.id.0, address });
+        }
+    }
+    Ok(placement)
 }
 
 /// Disks that had something of the slot and have no part in it any more.

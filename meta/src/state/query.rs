@@ -10,7 +10,7 @@ use proto::{BucketId, ErrorCode, ExtentId, GroupId, NodeId, ObjectKey, TenantId,
 
 use crate::state::error::{Error, corrupt, refuse};
 use crate::state::tx::{decode, row};
-use crate::state::{Machine, tables as t};
+use crate::state::{Machine, tables as t, to_placement_with_kept};
 
 /// Extents of one page: 48 bytes each.
 const EXTENTS_PAGE_MAX: usize = 16 * WORK_PAGE_MAX;
@@ -45,7 +45,7 @@ pub fn get_object(
         withstands = withstands.min_of(of_extent);
         if groups.insert(extent.group) {
             let group = group_of(machine, GroupId(extent.group))?;
-            reply.placements.push(to_placement(machine.map(), group).map_err(wrong_map)?);
+            reply.placements.push(to_placement_with_kept(machine.map(), kv, group)?);
         }
         reply.extents.push(extent);
     }

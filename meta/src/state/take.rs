@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use env::{KeyRange, KvRead, Order, Row, StorageError, Table};
-use placement::{Group, Health, SlotState, to_placement};
+use placement::{Group, Health, SlotState};
 use proto::limits::WORK_PAGE_MAX;
 use proto::{DiskId, GroupId, NodeId, wire};
 
@@ -10,7 +10,7 @@ use crate::state::error::{Error, corrupt};
 use crate::state::parse::bit;
 use crate::state::query::{known_node, page_limit, wrong_map};
 use crate::state::tx::{decode, row};
-use crate::state::{Machine, tables as t};
+use crate::state::{Machine, tables as t, to_placement_with_kept};
 
 /// Rows of one group that are read in search of work; other groups are not kept waiting by one whose
 /// work cannot be done now.
@@ -48,7 +48,7 @@ pub fn take_work(
     }
     let share = limit.saturating_sub(reply.fills.len()).div_ceil(2);
     for disk in working_disks(machine, node) {
-        take_rebuilds(machine, disk, share, &mut reply.rebuilds)?;
+        take_rebuilds(machine, kv, disk, share, &mut reply.rebuilds)?;
     }
     let share = limit.saturating_sub(reply.fills.len()).saturating_sub(reply.rebuilds.len());
     for disk in working_disks(machine, node) {
@@ -78,7 +78,7 @@ fn take_fills(
         let group = group_of(machine, id)?;
         let Some(place) = group.slots.iter().position(|slot| slot.disk == disk) else { continue };
         let readable = readable(machine, group);
-        let placement = to_placement(machine.map(), group).map_err(wrong_map)?;
+        let placement = to_placement_with_kept(machine.map(), kv, group)?;
         let mut search = Search::new(kv, t::INCOMPLETE, id, count);
         while let Some((key, value)) = search.next()? {
             let missing = t::mask_of(&value)?;
@@ -140,6 +140,7 @@ pub(crate) fn can_be_made(machine: &Machine, kv: &impl KvRead, group: &Group) ->
 
 fn take_rebuilds(
     machine: &Machine,
+    kv: &impl KvRead,
     disk: DiskId,
     limit: usize,
     rebuilds: &mut Vec<wire::RebuildSlot>,
@@ -151,7 +152,7 @@ fn take_rebuilds(
         let group = group_of(machine, id)?;
         let Some(place) = group.slots.iter().position(|slot| slot.disk == disk) else { continue };
         rebuilds.push(wire::RebuildSlot {
-            placement: Some(to_placement(machine.map(), group).map_err(wrong_map)?),
+            placement: Some(to_placement_with_kept(machine.map(), kv, group)?),
             slot: u32::try_from(place).unwrap_or_default(),
         });
     }

@@ -52,6 +52,7 @@ pub(crate) struct HostState {
     life: AtomicU64,
     lives: AtomicU64,
     death: Mutex<Option<Death>>,
+    power_failed: Mutex<Option<Duration>>,
     doom: Mutex<Option<Doom>>,
     operations: AtomicU64,
     parked: Mutex<Parked>,
@@ -122,6 +123,7 @@ impl World {
             life: AtomicU64::new(DEAD),
             lives: AtomicU64::new(0),
             death: Mutex::new(None),
+            power_failed: Mutex::new(None),
             doom: Mutex::new(None),
             operations: AtomicU64::new(0),
             parked: Mutex::new(None),
@@ -196,6 +198,9 @@ impl Host {
         let world = &self.0.world;
         world.event(Some(self.0.id), "death", &[life], || format!("{death:?} of life {life}"));
         *lock(&self.0.death) = Some(death);
+        if death == Death::Power {
+            *lock(&self.0.power_failed) = Some(world.now());
+        }
         lock(&self.0.parked).take();
         world.died(self.0.id, life);
         for disk in lock(&self.0.disks).values() {
@@ -208,6 +213,11 @@ impl Host {
     /// How the last process died; none when it did not.
     pub fn last_death(&self) -> Option<Death> {
         *lock(&self.0.death)
+    }
+
+    /// When the power last failed under a process.
+    pub fn last_power_failure(&self) -> Option<Duration> {
+        *lock(&self.0.power_failed)
     }
 
     /// The process dies of itself, in the middle of what it does: at the seam operation (a transfer, a

@@ -18,14 +18,14 @@ use crate::verdict::Kind;
 pub(super) const NAME: &str = "promised shards";
 
 /// For so long after the power failed under a metadata server, what the others know may be older than
-/// what it had told: nothing is judged then.
+/// what it had told: nothing is judged then, nor as long as less is known than was known once.
 const DOUBT: Duration = Duration::from_secs(15);
 /// Missing shards that a report names.
 const NAMED: usize = 5;
 
 /// Compares all extents with all disks.
 pub(super) fn check(cluster: &Cluster, latest: &Metadata, disks: &Disks) {
-    if cluster.meta_lost_power_within(DOUBT) {
+    if cluster.knew_more_than(latest.applied) || cluster.meta_lost_power_within(DOUBT) {
         return;
     }
     let missing = missing(cluster, latest, disks);

@@ -181,7 +181,8 @@ fn deletes_reach_the_source_of_a_move() {
     cluster.verify();
 }
 
-/// A disk that was down when its slot moved off it keeps what it has until the new disk is whole.
+/// A disk that was down when its slot moved off it keeps what it has until the new disk is whole, and is asked for
+/// shards meanwhile.
 #[test]
 fn an_abandoned_disk_drops_last() {
     let mut cluster = Cluster::with_racks(4);
@@ -195,7 +196,13 @@ fn an_abandoned_disk_drops_last() {
     let to_disk = to * 2;
     cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk }));
     cluster.verify();
+    let kept = |cluster: &Cluster| {
+        let rebuild = cluster.take(to, 0).rebuilds.remove(0);
+        rebuild.placement.unwrap().places[0].kept.iter().map(|kept| kept.disk).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&cluster), [], "it is down");
     cluster.set_node(old, Health::Up);
+    assert_eq!(kept(&cluster), [from.0], "it may have the last shards");
     assert_eq!(cluster.take(old, 0).drops, []);
     let all = wire::DropExtent { group: group.id.0, extent: Bytes::new(), slot: 0, disk: from.0, epoch: 2 };
     let early = wire::ReportWork { node: old, dropped: vec![all.clone()], ..Default::default() };
