@@ -190,6 +190,7 @@ impl Disk for MemDisk {
 
     async fn space(&self) -> Result<Space, StorageError> {
         let image = self.image();
+        image.check("space")?;
         let available_bytes = image.capacity_bytes.saturating_sub(image.used());
         Ok(Space { capacity_bytes: image.capacity_bytes, available_bytes })
     }

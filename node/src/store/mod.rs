@@ -257,14 +257,19 @@ impl<D: Disk> ShardStore<D> {
         let inner = &*self.inner;
         let space = inner.disk.space().await;
         let mut index = inner.index();
-        if let Ok(space) = space {
-            index.set_space(space);
-        }
+        // A disk that does not even tell its room cannot be written to, and is not waited for until somebody tries.
+        let silent = match space {
+            Ok(space) => {
+                index.set_space(space);
+                None
+            }
+            Err(error) => (error.kind() != StorageErrorKind::Busy).then(|| error.to_string()),
+        };
         StoreReport {
             capacity_bytes: index.capacity_bytes(),
             used_bytes: index.used_bytes(),
             shards: index.len(),
-            failure: inner.failure.get().cloned(),
+            failure: inner.failure.get().cloned().or(silent),
             engine: inner.disk.engine(),
             damaged_blocks: inner.damaged_blocks.load(Ordering::Relaxed),
             full: index.is_full(),

@@ -453,3 +453,16 @@ proptest! {
         prop_assert_eq!(report.shards, page.shards.len() as u64);
     }
 }
+
+/// A disk that does not even tell its room fails, before anybody writes to it, and as long as that lasts.
+#[test]
+fn silent_disks_are_reported() {
+    block_on(async {
+        let disk = MemDisk::new(8 << 20);
+        let store = open(&disk);
+        assert_eq!(store.report().await.failure, None);
+        disk.fail("space");
+        let failure = store.report().await.failure;
+        assert!(failure.as_ref().is_some_and(|failure| failure.contains("space")), "{failure:?}");
+    });
+}
