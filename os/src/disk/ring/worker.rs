@@ -392,28 +392,38 @@ impl Worker {
             return;
         }
         self.looked = now;
-        let mut longest = Duration::ZERO;
+        let patience = self.patience;
+        let flushes = |flushing: &Flushing| {
+            flushing.under_way.iter().chain(&flushing.waiting).map(|flush| flush.since).min()
+        };
+        let works = self.works.iter().map(|(_, work)| work.since);
+        let oldest = works.chain(self.flushing.values().filter_map(flushes)).min();
+        let longest = oldest.map_or(Duration::ZERO, |since| now.duration_since(since));
+        self.is_stuck = longest >= patience;
+        // Before anybody is told: whoever comes because of that is refused already.
+        self.inbox.set_stuck(self.is_stuck.then_some(longest.as_secs()));
+        if !self.is_stuck {
+            return;
+        }
+        let stuck = |since| {
+            let waits = now.duration_since(since);
+            (waits >= patience).then_some(Trouble::Stuck(waits.as_secs()))
+        };
         for (_, work) in &mut self.works {
-            let waits = now.duration_since(work.since);
-            longest = longest.max(waits);
-            if waits >= self.patience
+            if let Some(trouble) = stuck(work.since)
                 && let Some(reply) = work.reply.take()
             {
-                let _ = reply.send(Err(Trouble::Stuck(waits.as_secs())));
+                let _ = reply.send(Err(trouble));
             }
         }
         let flushes = self.flushing.values_mut();
         for flush in flushes.flat_map(|flushing| flushing.under_way.iter_mut().chain(&mut flushing.waiting)) {
-            let waits = now.duration_since(flush.since);
-            longest = longest.max(waits);
-            if waits >= self.patience
+            if let Some(trouble) = stuck(flush.since)
                 && let Some(reply) = flush.reply.take()
             {
-                let _ = reply.send(Err(Trouble::Stuck(waits.as_secs())));
+                let _ = reply.send(Err(trouble));
             }
         }
-        self.is_stuck = longest >= self.patience;
-        self.inbox.set_stuck(self.is_stuck.then_some(longest.as_secs()));
     }
 
     fn flushed(&mut self, id: u64, result: Result<(), Errno>) {
