@@ -29,6 +29,7 @@ mod coalesce;
 mod damage;
 mod disks;
 mod keyed;
+pub mod log;
 mod node;
 mod options;
 mod rebuild;
