@@ -84,6 +84,11 @@ impl<'a> BlockWriter<'a> {
         self.bytes(&number.to_le_bytes());
     }
 
+    /// Leaves zeros.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// Seals the block with its checksum.
     pub(crate) fn seal(self) {
         let crc = checksum(self.block);

@@ -8,7 +8,7 @@ use proto::{ByteSize, ErrorCode, Failure, Remedy, ShardName};
 pub struct Durable<T>(T);
 
 impl<T> Durable<T> {
-    pub(super) fn proven(value: T) -> Self {
+    pub(crate) fn proven(value: T) -> Self {
         Self(value)
     }
 
@@ -81,7 +81,7 @@ impl StoreError {
     }
 
     /// A read, or a question, that the disk did not answer.
-    pub(super) fn failed(error: &StorageError) -> Self {
+    pub(crate) fn failed(error: &StorageError) -> Self {
         match error.kind() {
             StorageErrorKind::Busy => Self::Busy(error.to_string()),
             _ => Self::Failed(error.to_string()),

@@ -17,11 +17,11 @@
 //! Dropping the future of a change leaves open whether it takes place, and may leave a file that the
 //! index does not know until the next start: run changes in tasks of their own.
 
-mod capacity;
+pub(crate) mod capacity;
 mod error;
 mod index;
 mod record;
-mod shard;
+pub(crate) mod shard;
 pub mod survey;
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,17 @@ impl NewShard {
     }
 }
 
+/// A whole shard, in parts.
+#[derive(Debug)]
+pub(crate) struct ShardParts {
+    pub(crate) epoch: Epoch,
+    pub(crate) tenant_tag: TenantTag,
+    pub(crate) shard_bytes: u32,
+    pub(crate) block_crcs: Vec<u32>,
+    /// The payload behind one page.
+    pub(crate) buf: AlignedBuf,
+}
+
 /// A whole shard whose checksums are right.
 #[derive(Debug)]
 pub struct CheckedShard {
@@ -108,12 +119,20 @@ impl CheckedShard {
         ShardHeader { cluster, disk, name, epoch, tenant_tag, shard_bytes, block_crcs }
     }
 
-    pub(super) fn name(&self) -> ShardName {
+    pub(crate) fn name(&self) -> ShardName {
         self.shard.name
     }
 
-    pub(super) fn file_bytes(&self) -> u64 {
+    pub(crate) fn file_bytes(&self) -> u64 {
         self.shard.buf.capacity() as u64
+    }
+
+    /// What a record of the log says of it, and the buffer with room for the record's header.
+    pub(crate) fn into_parts(self) -> ShardParts {
+        let CheckedShard { shard: NewShard { epoch, tenant_tag, buf, .. }, block_crcs } = self;
+        // At most SHARD_BYTES_MAX.
+        let shard_bytes = u32::try_from(buf.len() - HEADER_BYTES).unwrap_or(u32::MAX);
+        ShardParts { epoch, tenant_tag, shard_bytes, block_crcs, buf }
     }
 
     /// What the file holds.

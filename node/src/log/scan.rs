@@ -1,0 +1,171 @@
+//! Walking along the records of a segment.
+
+use env::{AlignedBuf, Disk, DiskFile, Priority, Read, StorageErrorKind};
+
+use super::record::{PAGE_BYTES, Place, Realm, Record, RecordProblem, SegmentHeader, SegmentId};
+use crate::store::StoreError;
+
+const PAGE: u64 = PAGE_BYTES as u64;
+/// Read at once where records are small.
+const CHUNK_BYTES: u64 = 256 << 10;
+/// Records of this size are hopped over.
+const LARGE_BYTES: u64 = 64 << 10;
+
+/// A walk along one segment, in one incarnation.
+pub(super) struct Scan<F> {
+    file: F,
+    realm: Realm,
+    segment: SegmentId,
+    incarnation: u64,
+    segment_bytes: u64,
+    priority: Priority,
+    /// What was read ahead, and from where.
+    chunk: Option<(u64, AlignedBuf)>,
+    chunk_bytes: u64,
+}
+
+/// What lies at a place.
+pub(super) enum There {
+    Record(Record),
+    /// None of this log, or none any more.
+    Nothing,
+    /// Written by a later version of this software.
+    Newer(String),
+}
+
+impl<F: DiskFile> Scan<F> {
+    pub(super) fn new(
+        file: F,
+        realm: Realm,
+        (segment, incarnation): (SegmentId, u64),
+        segment_bytes: u64,
+        priority: Priority,
+    ) -> Self {
+        let chunk_bytes = CHUNK_BYTES;
+        Self { file, realm, segment, incarnation, segment_bytes, priority, chunk: None, chunk_bytes }
+    }
+
+    /// The record at this offset.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` alone; a page that cannot be read holds nothing.
+    pub(super) async fn record_at(&mut self, offset: u64) -> Result<There, StoreError> {
+        if offset < PAGE || offset.saturating_add(PAGE) > self.segment_bytes {
+            return Ok(There::Nothing);
+        }
+        let place = Place { segment: self.segment, incarnation: self.incarnation, offset };
+        let realm = self.realm;
+        let Ok(page) = self.page(offset).await? else { return Ok(There::Nothing) };
+        Ok(match Record::decode(&realm, &place, page) {
+            Ok(record) if record.end() > self.segment_bytes => There::Nothing,
+            Ok(record) => {
+                self.chunk_bytes = if record.bytes() > LARGE_BYTES { PAGE } else { CHUNK_BYTES };
+                There::Record(record)
+            }
+            Err(problem) if problem.is_newer() => There::Newer(problem.to_string()),
+            Err(_) => There::Nothing,
+        })
+    }
+
+    /// What decoding gives at a place that need not be in this scan's incarnation.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub(super) async fn decode_at(
+        &mut self,
+        place: &Place,
+    ) -> Result<Result<Record, RecordProblem>, StoreError> {
+        self.chunk_bytes = CHUNK_BYTES;
+        let realm = self.realm;
+        let page = self.page(place.offset).await?;
+        Ok(Record::decode(&realm, place, page.unwrap_or_default()))
+    }
+
+    /// The first record from `from` up to `to` that is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub(super) async fn find(
+        &mut self,
+        from: u64,
+        to: u64,
+        mut wanted: impl FnMut(&Record) -> bool,
+    ) -> Result<Option<Record>, StoreError> {
+        self.chunk_bytes = CHUNK_BYTES;
+        let mut offset = from;
+        while offset < to.min(self.segment_bytes) {
+            if let There::Record(record) = self.record_at(offset).await?
+                && wanted(&record)
+            {
+                return Ok(Some(record));
+            }
+            self.chunk_bytes = CHUNK_BYTES;
+            offset += PAGE;
+        }
+        Ok(None)
+    }
+
+    /// A whole record, its page included; none when it cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub(super) async fn whole(&self, record: &Record) -> Result<Option<AlignedBuf>, StoreError> {
+        let bytes = usize::try_from(record.bytes()).unwrap_or(usize::MAX);
+        let buf = self.read(record.place.offset, bytes).await?;
+        Ok(buf.ok().filter(|buf| buf.len() == bytes))
+    }
+
+    async fn page(&mut self, offset: u64) -> Result<Result<&[u8], String>, StoreError> {
+        let is_inside = |(start, chunk): &(u64, AlignedBuf)| {
+            *start <= offset && offset + PAGE <= start + chunk.len() as u64
+        };
+        if !self.chunk.as_ref().is_some_and(is_inside) {
+            let bytes = self.chunk_bytes.min(self.segment_bytes - offset).max(PAGE);
+            let mut read = self.read(offset, usize::try_from(bytes).unwrap_or(PAGE_BYTES)).await?;
+            if read.is_err() && bytes > PAGE {
+                // One bad sector must not hide the pages beside it.
+                read = self.read(offset, PAGE_BYTES).await?;
+            }
+            match read {
+                Ok(chunk) => self.chunk = Some((offset, chunk)),
+                Err(problem) => return Ok(Err(problem)),
+            }
+        }
+        let page = self.chunk.as_ref().and_then(|(start, chunk)| {
+            let at = usize::try_from(offset - start).ok()?;
+            chunk.as_slice().get(at..at + PAGE_BYTES)
+        });
+        Ok(page.ok_or_else(|| "the file ends early".to_owned()))
+    }
+
+    async fn read(&self, offset: u64, bytes: usize) -> Result<Result<AlignedBuf, String>, StoreError> {
+        let batch = vec![Read { offset, buf: AlignedBuf::zeroed(bytes) }];
+        match self.file.read(batch, self.priority).await.pop() {
+            Some(Ok(buf)) => Ok(Ok(buf)),
+            Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
+            Some(Err(error)) => Ok(Err(error.to_string())),
+            None => Ok(Err("the engine gave no answer to a read".to_owned())),
+        }
+    }
+}
+
+/// The header of a segment.
+///
+/// # Errors
+///
+/// `Busy`; what is wrong with the header is an answer.
+pub(super) async fn read_header<D: Disk>(
+    file: &D::File,
+    realm: &Realm,
+) -> Result<Result<SegmentHeader, RecordProblem>, StoreError> {
+    let batch = vec![Read { offset: 0, buf: AlignedBuf::zeroed(PAGE_BYTES) }];
+    match file.read(batch, Priority::Client).await.pop() {
+        Some(Ok(page)) => Ok(SegmentHeader::decode(realm, page.as_slice())),
+        Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
+        Some(Err(_)) | None => Ok(SegmentHeader::decode(realm, &[])),
+    }
+}
