@@ -160,9 +160,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
             if record.previous != self.done.sequence {
                 self.damaged(&record, "records before it are damaged");
             }
-            if !self.take(record, &file).await? {
-                continue;
-            }
+            self.take(record, &file).await?;
         }
         Ok(())
     }
@@ -173,11 +171,10 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
         warn!(%disk, %place, sequence, problem, "damaged log");
     }
 
-    /// A record goes into the index; false when it says nothing, since what it says is damaged.
-    async fn take(&mut self, record: Record, file: &D::File) -> Result<bool, StoreError> {
+    /// A record goes into the index.
+    async fn take(&mut self, record: Record, file: &D::File) -> Result<(), StoreError> {
         let at = (record.place.segment, record.place.incarnation);
         let (mut segment, mut incarnation, mut end) = (at.0, at.1, record.end());
-        let mut is_taken = true;
         if self.parts.index.segment(segment).is_none_or(|row| row.state == SegmentState::Free) {
             // The seal that led there may be damaged.
             self.changes.set_segment(segment, incarnation, SegmentState::InLog);
@@ -204,10 +201,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
                             }
                         }
                     }
-                    None => {
-                        self.damaged(&record, "its deletions cannot be read");
-                        is_taken = false;
-                    }
+                    None => self.damaged(&record, "its deletions cannot be read"),
                 }
             }
             Body::Seal { next, next_incarnation } => {
@@ -219,7 +213,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
         if self.changes.len() >= CHANGES_MAX {
             self.apply()?;
         }
-        Ok(is_taken)
+        Ok(())
     }
 
     fn apply(&mut self) -> Result<(), StoreError> {

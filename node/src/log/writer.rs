@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use env::{AlignedBuf, Disk, DiskFile, Kv, Priority, StorageError, StorageErrorKind, Write};
 use futures_util::future::join;
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
 use super::compact::Victim;
 use super::index::{Changes, Location, Position, SegmentState};
@@ -17,6 +18,7 @@ use super::record::{
     Body, PAGE_BYTES, Place, Realm, Record, SegmentHeader, SegmentId, ShardMeta, Tombstone,
     encode_tombstones, segment_file, tombstones_bytes,
 };
+use super::scan::read_header;
 use super::{Inner, ended};
 use crate::store::StoreError;
 
@@ -349,12 +351,29 @@ impl<D: Disk, K: Kv> Writer<D, K> {
         let rows = self.inner.index.segments();
         let free = rows.iter().find(|(id, row)| row.state == SegmentState::Free && **id != self.tail.segment);
         if let Some((id, row)) = free {
-            return Ok((*id, row.incarnation));
+            return Ok((*id, self.trusted(*id, row.incarnation).await?));
         }
         let unused = (0..).map(SegmentId).find(|id| !rows.contains_key(id));
         let id = unused.ok_or_else(|| StoreError::Full { used_bytes: self.inner.index.used_bytes() })?;
         create(&*self.inner, id).await.map_err(|error| self.inner.fail(&error))?;
         Ok((id, 1))
+    }
+
+    /// The incarnation of a free segment, which the index may not know: it may be older than it should be.
+    async fn trusted(&self, segment: SegmentId, known: u64) -> Result<u64, StoreError> {
+        let inner = &*self.inner;
+        let file = inner.file(segment).await.map_err(|error| inner.fail(&error))?;
+        let found = match read_header::<D>(&file, &inner.realm).await? {
+            Ok(header) if header.incarnation == known => return Ok(known),
+            Ok(header) => header.incarnation,
+            Err(_) => 0,
+        };
+        let (disk, incarnation) = (inner.realm.disk, known.max(found).saturating_add(1));
+        warn!(%disk, %segment, known, found, incarnation, "a free segment is not as the index has it");
+        let (segment_bytes, durable_to) = (inner.segment_bytes, inner.durable_to.load(Ordering::Acquire));
+        let header = SegmentHeader { segment, incarnation, segment_bytes, durable_to };
+        write_header(&inner.realm, &file, &header).await.map_err(|error| inner.fail(&error))?;
+        Ok(incarnation)
     }
 
     /// Waits until all that was written is durable and in the index.

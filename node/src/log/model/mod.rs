@@ -358,20 +358,26 @@ fn short_histories_exhaustively() {
 fn scratch() {
     #[allow(unused_imports)]
     use {history::Operation::*, history::Step::*, history::When::*, Death::*, Fate::*};
-let seed = 3892440832537795903;
+let seed = 15784974222308753790;
 let steps = vec![
-  Dies(vec![Doom { when: Operations { count: 83, after: false }, death: Process, index: Kept }]),
-  AtOnce(vec![Put(Shard { name: 11, kind: 1 }), Delete { name: 0 }]),
-  AtOnce(vec![Put(Shard { name: 0, kind: 9 })]),
-  AtOnce(vec![Put(Shard { name: 9, kind: 9 })]),
-  Churn { shard: Shard { name: 11, kind: 0 }, times: 5 },
-  AtOnce(vec![Delete { name: 1 }]),
-  Churn { shard: Shard { name: 1, kind: 9 }, times: 1 },
-  AtOnce(vec![Compact, Delete { name: 1 }]),
-  AtOnce(vec![Compact]),
-  AtOnce(vec![Put(Shard { name: 1, kind: 0 })]),
+  Churn { shard: Shard { name: 0, kind: 5 }, times: 11 },
+  Churn { shard: Shard { name: 0, kind: 7 }, times: 9 },
+  AtOnce(vec![Compact, Put(Shard { name: 6, kind: 6 })]),
+  AtOnce(vec![Put(Shard { name: 0, kind: 0 })]),
+  AtOnce(vec![Read { name: 0, first: 0, blocks: 0 }]),
+  AtOnce(vec![Put(Shard { name: 1, kind: 0 }), Put(Shard { name: 0, kind: 0 })]),
+  AtOnce(vec![Delete { name: 0 }]),
+  Churn { shard: Shard { name: 2, kind: 0 }, times: 3 },
+  AtOnce(vec![Put(Shard { name: 2, kind: 0 })]),
+  Dies(vec![Doom { when: Operations { count: 0, after: false }, death: Process, index: Kept }]),
+  Dies(vec![Doom { when: Operations { count: 0, after: false }, death: Process, index: Kept }]),
+  Dies(vec![Doom { when: Micros(0), death: Process, index: Kept }]),
+  Close(Older(10)),
+  AtOnce(vec![Put(Shard { name: 0, kind: 0 })]),
+  Dies(vec![Doom { when: Micros(0), death: Process, index: Older(2) }]),
+  AtOnce(vec![Put(Shard { name: 0, kind: 0 })]),
+  AtOnce(vec![Put(Shard { name: 0, kind: 0 }), Put(Shard { name: 3, kind: 9 })]),
 ];
-
     let told = Story::Told(Box::new(std::fs::File::create("/tmp/story").unwrap()));
     println!("{:?}", run(&steps, seed, Watch::Always, told));
 }
