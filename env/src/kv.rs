@@ -1,10 +1,14 @@
 //! Key-value stores.
 
+mod memory;
+
 use std::future::Future;
 
 use bytes::Bytes;
 
 use crate::storage::StorageError;
+
+pub use memory::MemoryKv;
 
 /// The name of a table (a column family).
 pub type Table = &'static str;

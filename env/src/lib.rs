@@ -28,7 +28,7 @@ pub mod storage;
 pub use buf::AlignedBuf;
 pub use clock::{Clock, Elapsed, Monotonic};
 pub use disk::{Disk, DiskFile, Disks, FileName, Priority, Read, Space, Write};
-pub use kv::{Batch, KeyRange, Kv, KvRead, Kvs, Order, Row, Table};
+pub use kv::{Batch, KeyRange, Kv, KvRead, Kvs, MemoryKv, Order, Row, Table};
 pub use net::{Connection, Expect, Listener, Net, NetError, RecvStream, SendStream};
 pub use rng::Rng;
 pub use spawn::{Spawn, Task};

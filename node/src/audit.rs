@@ -37,9 +37,9 @@ use proto::{
 use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 
-use crate::disks::DiskOf;
+use crate::disks::StoreOf;
 use crate::node::Node;
-use crate::store::{Held, Presence, Removed, ShardStore, StoreError};
+use crate::store::{Held, Presence, Removed, StoreError};
 use crate::work::{list_extents, needs};
 use compare::{Answer, Duty, LAST};
 
@@ -96,7 +96,7 @@ async fn audit<E: Env>(node: &Node<E>, turn: &Mutex<()>, place: usize) {
 }
 
 /// The disk, once it serves and the node knows its groups.
-fn serving<E: Env>(node: &Node<E>, place: usize) -> Option<(DiskId, ShardStore<DiskOf<E>>)> {
+fn serving<E: Env>(node: &Node<E>, place: usize) -> Option<(DiskId, StoreOf<E>)> {
     node.disks.serving(place).filter(|_| node.map().version > 0)
 }
 
@@ -127,7 +127,7 @@ struct Pass<'a, E: Env> {
     /// Held while a page is compared, and for the pause behind it.
     turn: &'a Mutex<()>,
     disk: DiskId,
-    store: ShardStore<DiskOf<E>>,
+    store: StoreOf<E>,
     /// Extents granted before this are left out.
     floor: Timestamp,
     /// Of the reads; none for a search for orphans.
@@ -148,7 +148,14 @@ impl<E: Env> Pass<'_, E> {
     /// there; none when one has to be looked at again or nothing was asked.
     async fn run(&mut self) -> Option<Timestamp> {
         let (mut as_of, mut left_out, mut complete) = (None, 0_u64, true);
-        for group in self.groups() {
+        let groups = match self.groups() {
+            Ok(groups) => groups,
+            Err(error) => {
+                warn!(disk = %self.disk, %error, "disk cannot be audited");
+                return None;
+            }
+        };
+        for group in groups {
             match self.group(group).await {
                 Ok(None) => {}
                 Ok(Some(time)) => as_of = Some(as_of.map_or(time, |earliest: Timestamp| earliest.min(time))),
@@ -173,8 +180,8 @@ impl<E: Env> Pass<'_, E> {
     }
 
     /// The groups with shards or a slot on the disk, from a random one on.
-    fn groups(&self) -> Vec<GroupId> {
-        let mut groups = self.store.groups();
+    fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        let mut groups = self.store.groups()?;
         if self.pace.is_some() {
             let map = self.node.map();
             let placed = map.groups.values().filter(|placement| Duty::of(placement, self.disk).is_some());
@@ -184,7 +191,7 @@ impl<E: Env> Pass<'_, E> {
         }
         let first = self.node.env.rng().below(groups.len() as u64);
         groups.rotate_left(usize::try_from(first).unwrap_or_default());
-        groups
+        Ok(groups)
     }
 
     /// One group, page by page. The earliest time of an answer; none when none was needed.
@@ -193,7 +200,7 @@ impl<E: Env> Pass<'_, E> {
         let mut after = ExtentId::new(self.floor, 0).0.checked_sub(1).map(ExtentId);
         let (mut as_of, mut failures) = (None, 0);
         loop {
-            if self.pace.is_none() && self.store.held(group, after, LAST, 1).0.is_empty() {
+            if self.pace.is_none() && self.store.held(group, after, LAST, 1)?.0.is_empty() {
                 return Ok(as_of);
             }
             let turn = self.turn.lock().await;
@@ -227,7 +234,7 @@ impl<E: Env> Pass<'_, E> {
         let node = self.node;
         let _alone = node.groups.lock(group).await;
         // Before the question: what comes after it may be committed after it.
-        let (before, more) = self.store.held(group, after, LAST, PAGE_SHARDS);
+        let (before, more) = self.store.held(group, after, LAST, PAGE_SHARDS)?;
         let not_before = compare::worth_asking_at(&before, node.leader.cluster_now());
         let page = list_extents(node, group, after, PAGE_EXTENTS, not_before).await?;
         let endless = || Failure::new(ErrorCode::Internal, "a page of no extents that is not the last");
@@ -252,17 +259,22 @@ impl<E: Env> Pass<'_, E> {
             }
         }
         self.report_strays(group, &before, &answer).await?;
-        let to_verify = self.settle(group, after, &answer);
+        let to_verify = self.settle(group, after, &answer)?;
         let next_after = Some(answer.through).filter(|through| *through < LAST);
         Ok(Page { as_of: answer.as_of, next_after, to_verify })
     }
 
     /// Notes what is lost; what is there, to be verified.
-    fn settle(&self, group: GroupId, after: Option<ExtentId>, answer: &Answer) -> Vec<(ShardName, usize)> {
+    fn settle(
+        &self,
+        group: GroupId,
+        after: Option<ExtentId>,
+        answer: &Answer,
+    ) -> Result<Vec<(ShardName, usize)>, StoreError> {
         let duty = self.node.placement(group).and_then(|placement| Duty::of(&placement, self.disk));
-        let Some(duty) = duty else { return Vec::new() };
+        let Some(duty) = duty else { return Ok(Vec::new()) };
         // After the answer: what was committed before it was written before it.
-        let (here, _) = self.store.held(group, after, answer.through, usize::MAX);
+        let (here, _) = self.store.held(group, after, answer.through, usize::MAX)?;
         let lost = compare::lost(&here, answer, &duty);
         if let Some(first) = lost.first() {
             warn!(disk = %self.disk, %group, slot = %duty.slot, extents = lost.len(), %first, "shards are absent");
@@ -271,7 +283,7 @@ impl<E: Env> Pass<'_, E> {
         // What there is no room for is found again by the next pass.
         let mut names = lost.into_iter().map(|extent| ShardName { group, extent, stripe, slot });
         names.all(|name| self.node.lost.push(self.disk, &name));
-        if self.pace.is_none() { Vec::new() } else { compare::to_verify(group, &here, answer, &duty) }
+        Ok(if self.pace.is_none() { Vec::new() } else { compare::to_verify(group, &here, answer, &duty) })
     }
 
     /// Tells the metadata service of committed shards in slots that are not this disk's. It knows whether that
@@ -303,8 +315,8 @@ impl<E: Env> Pass<'_, E> {
     async fn verify(&mut self, shards: Vec<(ShardName, usize)>) -> Result<(), Failure> {
         for (name, shard_bytes) in shards {
             let Some(pace) = &mut self.pace else { return Ok(()) };
-            pace.done_bytes =
-                pace.done_bytes.saturating_add(self.store.file_bytes(&name).unwrap_or_default() as u64);
+            let bytes = self.store.record_bytes(name)?.unwrap_or_default();
+            pace.done_bytes = pace.done_bytes.saturating_add(bytes);
             let due = pace.due();
             let good = match self.store.check(name, Priority::Scrub).await {
                 Ok(Presence::Whole(stat)) => stat.shard_bytes as usize == shard_bytes,

@@ -100,6 +100,7 @@ impl<'a> BlockWriter<'a> {
 pub(crate) struct BlockReader<'a> {
     block: &'a [u8],
     at: usize,
+    version: u32,
 }
 
 impl<'a> BlockReader<'a> {
@@ -109,7 +110,7 @@ impl<'a> BlockReader<'a> {
         if block.len() != BLOCK_HEADER_BYTES {
             return Err(BlockProblem::Length { found: block.len() });
         }
-        let mut reader = Self { block, at: 0 };
+        let mut reader = Self { block, at: 0, version: 0 };
         let found = reader.array();
         if found != magic {
             return Err(BlockProblem::Magic { found });
@@ -126,7 +127,12 @@ impl<'a> BlockReader<'a> {
         if version == 0 {
             return Err(BlockProblem::Field { field: "version", found: 0 });
         }
-        Ok(reader)
+        Ok(Self { version, ..reader })
+    }
+
+    /// The format version; at least 1.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {

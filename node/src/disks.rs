@@ -2,17 +2,23 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use env::{Clock, Disks, Env, Rng, StorageErrorKind};
+use env::{Clock, Disk, Disks, Env, Kvs, Rng, Spawn, StorageError, StorageErrorKind};
 use futures_util::future::join_all;
 use proto::{ClusterId, DiskId, DiskUuid, wire};
 use tracing::{error, info, warn};
 
 use crate::options::DiskOptions;
-use crate::store::{ShardStore, StoreError};
+use crate::store::{INDEX_TABLES, ShardStore, StoreError};
 use crate::superblock::{self, Found, Superblock, SuperblockError};
 
 /// The disk type of a host.
-pub(crate) type DiskOf<E> = <<E as Env>::Disks as Disks>::Disk;
+type DiskOf<E> = <<E as Env>::Disks as Disks>::Disk;
+
+/// The key-value stores of a host.
+type KvOf<E> = <<E as Env>::Kvs as Kvs>::Kv;
+
+/// The store of a disk.
+pub(crate) type StoreOf<E> = ShardStore<DiskOf<E>, KvOf<E>>;
 
 /// All disks of a node, in the order of its options.
 pub(crate) struct DiskSet<E: Env> {
@@ -30,7 +36,7 @@ enum State<E: Env> {
     /// Not open; a person must act and start the node again.
     Refused(String),
     /// Serves; the id comes with the registration.
-    Open(ShardStore<DiskOf<E>>, Option<DiskId>),
+    Open(StoreOf<E>, Option<DiskId>),
     /// The node has stopped.
     Closed,
 }
@@ -39,6 +45,8 @@ enum State<E: Env> {
 enum OpenError {
     #[error(transparent)]
     Superblock(#[from] SuperblockError),
+    #[error("its index: {0}")]
+    Index(StorageError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -48,7 +56,7 @@ impl OpenError {
         match self {
             Self::Superblock(SuperblockError::Storage(error)) => error.kind() != StorageErrorKind::Invalid,
             Self::Superblock(_) => false,
-            Self::Store(_) => true,
+            Self::Index(_) | Self::Store(_) => true,
         }
     }
 }
@@ -73,7 +81,7 @@ impl<E: Env> DiskSet<E> {
     }
 
     /// The store of a disk that serves and is registered.
-    pub(crate) fn store(&self, disk: DiskId) -> Option<ShardStore<DiskOf<E>>> {
+    pub(crate) fn store(&self, disk: DiskId) -> Option<StoreOf<E>> {
         self.slots.iter().find_map(|slot| match &*slot.state() {
             State::Open(store, Some(id)) if *id == disk => Some(store.clone()),
             _ => None,
@@ -81,7 +89,7 @@ impl<E: Env> DiskSet<E> {
     }
 
     /// The disk at this place of the options, when it serves and is registered.
-    pub(crate) fn serving(&self, place: usize) -> Option<(DiskId, ShardStore<DiskOf<E>>)> {
+    pub(crate) fn serving(&self, place: usize) -> Option<(DiskId, StoreOf<E>)> {
         match &*self.slots.get(place)?.state() {
             State::Open(store, Some(id)) => Some((*id, store.clone())),
             _ => None,
@@ -148,20 +156,28 @@ impl<E: Env> Slot<E> {
         }
     }
 
-    async fn open(&self, env: &E, cluster: ClusterId) -> Result<ShardStore<DiskOf<E>>, OpenError> {
+    async fn open(&self, env: &E, cluster: ClusterId) -> Result<StoreOf<E>, OpenError> {
         let disk = env.disks().open(&self.options.path).await.map_err(SuperblockError::from)?;
+        let limit_bytes = self.options.capacity.map(|capacity| capacity.0);
         let superblock = match superblock::inspect(&disk, cluster).await? {
             Found::Ours(superblock) => superblock,
             Found::Fresh => {
-                let uuid = DiskUuid(env.rng().u128());
-                let superblock = Superblock { cluster, uuid, created: env.clock().wall() };
+                let (uuid, salt) = (DiskUuid(env.rng().u128()), env.rng().u64());
+                let room = disk.space().await.map_err(SuperblockError::from)?.capacity_bytes;
+                let segment_bytes = superblock::segment_bytes(limit_bytes.unwrap_or(u64::MAX).min(room));
+                let created = env.clock().wall();
+                let superblock = Superblock { cluster, uuid, created, salt, segment_bytes };
                 superblock::format(&disk, &superblock).await?;
-                info!(disk = %self.options.name, %uuid, "disk formatted");
+                info!(disk = %self.options.name, %uuid, segment_bytes, "disk formatted");
                 superblock
             }
         };
-        let limit_bytes = self.options.capacity.map(|capacity| capacity.0);
-        Ok(ShardStore::open(disk, superblock, limit_bytes).await?)
+        // Whatever disk had this name before: an index that is not of this one is made anew.
+        let index = format!("index-{}", self.options.name);
+        let index = env.kvs().open(&index, INDEX_TABLES).await.map_err(OpenError::Index)?;
+        let (store, writer) = ShardStore::open(disk, index, superblock, limit_bytes).await?;
+        env.spawn().spawn("log", writer);
+        Ok(store)
     }
 
     async fn report(&self) -> wire::DiskReport {

@@ -29,7 +29,6 @@ mod coalesce;
 mod damage;
 mod disks;
 mod keyed;
-pub mod log;
 mod node;
 mod options;
 mod rebuild;

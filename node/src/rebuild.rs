@@ -16,9 +16,9 @@ use proto::{ErrorCode, ExtentId, Failure, Identity, ShardName, SlotIndex, Stripe
 use std::time::Duration;
 use tracing::debug;
 
-use crate::disks::DiskOf;
+use crate::disks::StoreOf;
 use crate::node::{Node, to_failure, unexpected};
-use crate::store::{NewShard, Presence, ShardStore};
+use crate::store::{NewShard, Presence};
 use crate::view::{DiskAt, Placement};
 
 /// How long a peer may take for one shard.
@@ -53,7 +53,7 @@ struct Fetched {
 /// Makes the shards of one slot of one group.
 pub(crate) struct SlotMaker<'a, E: Env> {
     node: &'a Node<E>,
-    store: &'a ShardStore<DiskOf<E>>,
+    store: &'a StoreOf<E>,
     placement: &'a Placement,
     slot: SlotIndex,
     codec: Codec,
@@ -62,7 +62,7 @@ pub(crate) struct SlotMaker<'a, E: Env> {
 impl<'a, E: Env> SlotMaker<'a, E> {
     pub(crate) fn new(
         node: &'a Node<E>,
-        store: &'a ShardStore<DiskOf<E>>,
+        store: &'a StoreOf<E>,
         placement: &'a Placement,
         slot: SlotIndex,
     ) -> Self {

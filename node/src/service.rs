@@ -12,9 +12,9 @@ use proto::{
     DiskId, Epoch, ErrorCode, ExtentId, Failure, GroupId, Identity, InvalidInput, ShardName, TenantTag, wire,
 };
 
-use crate::disks::DiskOf;
+use crate::disks::StoreOf;
 use crate::node::Node;
-use crate::store::{Durable, HEADER_BYTES, NewShard, Removed, ShardStat, ShardStore};
+use crate::store::{Durable, HEADER_BYTES, NewShard, Removed, ShardStat};
 use crate::view::WriteVerdict;
 
 /// Answers the calls of the shard service. Clones are the same service.
@@ -100,10 +100,11 @@ impl<E: Env> ShardService<E> {
         let name = shard_name(call.shard)?;
         let disk = DiskId(call.disk);
         let store = self.store(disk)?;
-        // What the answer can take at most: the file, or the blocks asked for.
+        // What the answer can take at most: the record, or the blocks asked for.
         let asked = usize::try_from(call.blocks).unwrap_or(usize::MAX).saturating_mul(BLOCK_BYTES);
-        let file = store.file_bytes(&name).unwrap_or(HEADER_BYTES);
-        let spent = self.0.reads.spend(if asked == 0 { file } else { file.min(asked) }).await?;
+        let record = store.record_bytes(name)?.and_then(|bytes| usize::try_from(bytes).ok());
+        let record = record.unwrap_or(HEADER_BYTES);
+        let spent = self.0.reads.spend(if asked == 0 { record } else { record.min(asked) }).await?;
         let priority = if matches!(peer, Identity::Node(_)) { Priority::Repair } else { Priority::Client };
         let read = match store.read(name, call.first_block, call.blocks, priority).await {
             Ok(read) => read,
@@ -159,7 +160,7 @@ impl<E: Env> ShardService<E> {
         }))
     }
 
-    fn store(&self, disk: DiskId) -> Result<ShardStore<DiskOf<E>>, Failure> {
+    fn store(&self, disk: DiskId) -> Result<StoreOf<E>, Failure> {
         self.0.disks.store(disk).ok_or_else(|| {
             Failure::new(
                 ErrorCode::NotMine,

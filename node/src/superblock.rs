@@ -1,11 +1,11 @@
 //! The superblock: which disk a directory is, and of which cluster.
 //!
 //! ```text
-//! 0         8         12        16            32           48           56            4096
-//! +---------+---------+---------+-------------+------------+------------+-------------+
-//! | magic   | version | CRC-32C | cluster id  | disk uuid  | created ms | zeros       |
-//! | 8 bytes | u32     | u32     | 16 bytes    | 16 bytes   | u64        |             |
-//! +---------+---------+---------+-------------+------------+------------+-------------+
+//! 0         8         12        16           32          48           56     64              72      4096
+//! +---------+---------+---------+------------+-----------+------------+------+---------------+-------+
+//! | magic   | version | CRC-32C | cluster id | disk uuid | created ms | salt | segment bytes | zeros |
+//! | 8 bytes | u32     | u32     | 16 bytes   | 16 bytes  | u64        | u64  | u64           |       |
+//! +---------+---------+---------+------------+-----------+------------+------+---------------+-------+
 //! ```
 //!
 //! Magic and version come first, so that every later version can be told from damage. The file
@@ -15,22 +15,37 @@
 //! A directory that holds files and no superblock is refused: it is somebody's, or what is left of
 //! a disk that must be looked at before anything is written to it.
 
+use std::fmt;
+
 use env::{AlignedBuf, Disk, DiskFile, FileName, Priority, Read, StorageError, StorageErrorKind, Write};
 use proto::{ClusterId, DiskUuid, InvalidInput, Timestamp};
 use tracing::warn;
 
 use crate::block::{BLOCK_HEADER_BYTES, BlockProblem, BlockReader, BlockWriter};
+use crate::store::record::{Realm, SegmentHeader, parse_segment_file};
 
 /// The format that this software writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The oldest that it reads: version 1 was of a store of one file a shard, which was never released.
+const VERSION_MIN: u32 = 2;
 const MAGIC: [u8; 8] = *b"CADOLEsb";
 
 const PRIMARY: &str = "superblock";
 const COPY: &str = "superblock.copy";
 const TEMPORARY: &str = "superblock.new";
 
+/// Segments of a large disk, about.
+const SEGMENTS: u64 = 4096;
+/// Segments of a small one, at least.
+const SEGMENTS_MIN: u64 = 64;
+/// Holds the largest shard, and others with it.
+const SEGMENT_BYTES_MIN: u64 = 8 << 20;
+const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// Of a disk that is too small to be of use.
+const SEGMENT_BYTES_LEAST: u64 = 64 << 10;
+
 /// Which disk this is, and of which cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The cluster that the disk belongs to.
     pub cluster: ClusterId,
@@ -38,9 +53,39 @@ pub struct Superblock {
     pub uuid: DiskUuid,
     /// When it was formatted, by the clock of its node.
     pub created: Timestamp,
+    /// Random, and told to nobody: without it no owner of a shard can make bytes that look like the log's.
+    pub salt: u64,
+    /// Bytes of a segment of the log; a multiple of 4096, [`segment_bytes`] of the room that the disk had.
+    pub segment_bytes: u64,
+}
+
+/// Bytes of a segment on a disk that may hold so many: a power of two between 8 MiB and 4 GiB, so that a large disk
+/// has about 4096, and less on a disk that would have fewer than 64. A shard has to fit one.
+pub fn segment_bytes(capacity_bytes: u64) -> u64 {
+    let large = (capacity_bytes / SEGMENTS).next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    let small = (capacity_bytes / SEGMENTS_MIN).max(1);
+    large.min(1 << small.ilog2()).max(SEGMENT_BYTES_LEAST)
+}
+
+/// Without the salt, which has no place in a log of events.
+impl fmt::Debug for Superblock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, uuid, created, segment_bytes, .. } = self;
+        f.debug_struct("Superblock")
+            .field("cluster", cluster)
+            .field("uuid", uuid)
+            .field("created", created)
+            .field("segment_bytes", segment_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Superblock {
+    /// What all pages of the disk's log carry.
+    pub(crate) fn realm(&self) -> Realm {
+        Realm { cluster: self.cluster, disk: self.uuid, salt: self.salt }
+    }
+
     /// As it stands on the disk.
     pub fn encode(&self) -> AlignedBuf {
         let mut buf = AlignedBuf::zeroed(BLOCK_HEADER_BYTES);
@@ -48,6 +93,8 @@ impl Superblock {
         block.bytes(&self.cluster.to_bytes());
         block.bytes(&self.uuid.to_bytes());
         block.u64(self.created.as_millis());
+        block.u64(self.salt);
+        block.u64(self.segment_bytes);
         block.seal();
         buf
     }
@@ -59,12 +106,25 @@ impl Superblock {
     /// When they are damaged, another file's, or of a newer version.
     pub fn decode(bytes: &[u8]) -> Result<Self, BlockProblem> {
         let mut block = BlockReader::new(bytes, MAGIC, VERSION)?;
-        Ok(Self {
+        if block.version() < VERSION_MIN {
+            return Err(BlockProblem::Field { field: "version", found: block.version().into() });
+        }
+        let superblock = Self {
             cluster: ClusterId(block.u128()),
             uuid: DiskUuid(block.u128()),
             created: Timestamp::from_millis(block.u64()),
-        })
+            salt: block.u64(),
+            segment_bytes: block.u64(),
+        };
+        if !is_segment_size(superblock.segment_bytes) {
+            return Err(BlockProblem::Field { field: "segment bytes", found: superblock.segment_bytes });
+        }
+        Ok(superblock)
     }
+}
+
+fn is_segment_size(bytes: u64) -> bool {
+    bytes.is_power_of_two() && (SEGMENT_BYTES_LEAST..=SEGMENT_BYTES_MAX).contains(&bytes)
 }
 
 /// What a directory is.
@@ -218,8 +278,9 @@ pub async fn inspect<D: Disk>(disk: &D, expected: ClusterId) -> Result<Found, Su
     }
 }
 
-/// What the directory's superblock says, of whatever cluster, without healing anything; nothing when no copy
-/// is whole, or two whole ones contradict each other.
+/// What the directory's superblock says, of whatever cluster, without healing anything. When no copy is whole, what
+/// the header of a segment tells of it, all but the time; nothing when there is none, or two whole superblocks
+/// contradict each other.
 ///
 /// # Errors
 ///
@@ -228,8 +289,21 @@ pub(crate) async fn peek<D: Disk>(disk: &D) -> Result<Option<Superblock>, Superb
     Ok(match (read(disk, PRIMARY).await?, read(disk, COPY).await?) {
         (Side::Whole(a), Side::Whole(b)) => Some(a).filter(|a| *a == b),
         (Side::Whole(whole), _) | (_, Side::Whole(whole)) => Some(whole),
-        _ => None,
+        _ => from_segments(disk).await?,
     })
+}
+
+async fn from_segments<D: Disk>(disk: &D) -> Result<Option<Superblock>, SuperblockError> {
+    for name in disk.list().await?.iter().filter(|name| parse_segment_file(name).is_some()) {
+        let batch = vec![Read { offset: 0, buf: AlignedBuf::zeroed(BLOCK_HEADER_BYTES) }];
+        let page = disk.open(name).await?.read(batch, Priority::Client).await.pop();
+        let told = page.and_then(Result::ok).and_then(|page| SegmentHeader::realm_of(page.as_slice()));
+        if let Some((realm, segment_bytes)) = told.filter(|(_, bytes)| is_segment_size(*bytes)) {
+            let Realm { cluster, disk: uuid, salt } = realm;
+            return Ok(Some(Superblock { cluster, uuid, created: Timestamp::ZERO, salt, segment_bytes }));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes a fresh directory a disk. Durable when this returns.
@@ -240,11 +314,6 @@ pub(crate) async fn peek<D: Disk>(disk: &D) -> Result<Option<Superblock>, Superb
 pub async fn format<D: Disk>(disk: &D, superblock: &Superblock) -> Result<(), SuperblockError> {
     write(disk, PRIMARY, superblock).await?;
     write(disk, COPY, superblock).await
-}
-
-/// Whether `name` is a superblock, and none of the store's files.
-pub(crate) fn is_superblock(name: &FileName) -> bool {
-    [PRIMARY, COPY, TEMPORARY].contains(&name.as_str())
 }
 
 async fn read<D: Disk>(disk: &D, name: &str) -> Result<Side, SuperblockError> {
@@ -290,7 +359,8 @@ mod tests {
 
     fn superblock() -> Superblock {
         let created = Timestamp::from_millis(0x1122_3344_5566);
-        Superblock { cluster: CLUSTER, uuid: DiskUuid(0xabcd), created }
+        let (salt, segment_bytes) = (0x0807_0605_0403_0201, 16 << 20);
+        Superblock { cluster: CLUSTER, uuid: DiskUuid(0xabcd), created, salt, segment_bytes }
     }
 
     const GOLDEN_CRC: u32 = 0x5520_5b96;
@@ -300,22 +370,57 @@ mod tests {
     fn golden_bytes() {
         let bytes = superblock().encode();
         let mut expected = Vec::new();
-        expected.extend_from_slice(b"CADOLEsb\x01\0\0\0");
+        expected.extend_from_slice(b"CADOLEsb\x02\0\0\0");
         expected.extend_from_slice(&GOLDEN_CRC.to_le_bytes());
         expected.extend_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
         expected.extend_from_slice(&[0; 14]);
         expected.extend_from_slice(&[0xab, 0xcd]);
         expected.extend_from_slice(&[0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0]);
+        expected.extend_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        expected.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0]);
         expected.resize(4096, 0);
         assert!(bytes.as_slice() == expected, "{:02x?}", &bytes.as_slice()[..64]);
         assert_eq!(Superblock::decode(&expected), Ok(superblock()));
+    }
+
+    /// Versions that were never released and impossible sizes are refused.
+    #[test]
+    fn impossible_fields_are_refused() {
+        for bytes in [0, 4096, 3 << 20, 8 << 30, u64::MAX] {
+            let bad = Superblock { segment_bytes: bytes, ..superblock() }.encode();
+            let problem = Superblock::decode(bad.as_slice()).unwrap_err();
+            assert_eq!(problem, BlockProblem::Field { field: "segment bytes", found: bytes });
+        }
+        let mut older = superblock().encode().as_slice().to_vec();
+        BlockWriter::new(&mut older, MAGIC, 1).seal();
+        let problem = Superblock::decode(&older);
+        assert_eq!(problem, Err(BlockProblem::Field { field: "version", found: 1 }));
+    }
+
+    /// Large disks have about 4096 segments, ordinary ones of 8 MiB, and tiny ones 64 or more.
+    #[test]
+    fn segments_fit_their_disk() {
+        for (capacity, expected) in [
+            (22_000_000_000_000, 4 << 30),
+            (4_000_000_000_000, 1 << 30),
+            (250_000_000_000, 64 << 20),
+            (4 << 30, 8 << 20),
+            (512 << 20, 8 << 20),
+            (511 << 20, 4 << 20),
+            (16 << 20, 256 << 10),
+            (1 << 20, 64 << 10),
+            (0, 64 << 10),
+        ] {
+            assert_eq!(segment_bytes(capacity), expected, "{capacity}");
+            assert!(is_segment_size(segment_bytes(capacity)));
+        }
     }
 
     /// Every flipped bit of the fields is found, and a newer version is told from damage.
     #[test]
     fn damage_is_found() {
         let good = superblock().encode();
-        for at in (0..64).chain([4095]) {
+        for at in (0..80).chain([4095]) {
             for bit in 0..8 {
                 let mut bad = good.as_slice().to_vec();
                 bad[at] ^= 1 << bit;
@@ -324,9 +429,9 @@ mod tests {
         }
         assert!(Superblock::decode(&good.as_slice()[..4095]).is_err());
         let mut newer = good.as_slice().to_vec();
-        BlockWriter::new(&mut newer, MAGIC, 2).seal();
+        BlockWriter::new(&mut newer, MAGIC, 3).seal();
         let problem = Superblock::decode(&newer);
-        assert_eq!(problem, Err(BlockProblem::NewerVersion { found: 2, known: 1 }));
+        assert_eq!(problem, Err(BlockProblem::NewerVersion { found: 3, known: 2 }));
     }
 
     /// Each combination of the two files has the verdict that loses nothing.
@@ -335,7 +440,7 @@ mod tests {
         let whole = Side::Whole(superblock());
         let other = Side::Whole(Superblock { uuid: DiskUuid(1), ..superblock() });
         let bad = Side::Bad(BlockProblem::Length { found: 0 });
-        let newer = Side::Bad(BlockProblem::NewerVersion { found: 2, known: 1 });
+        let newer = Side::Bad(BlockProblem::NewerVersion { found: 3, known: 2 });
         let file: FileName = "x".parse().unwrap();
         let go = |a: &Side, b: &Side, f: Option<&FileName>| judge(a, b, f, CLUSTER);
         assert_eq!(go(&Side::Absent, &Side::Absent, None).unwrap(), Verdict::Fresh);

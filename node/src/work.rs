@@ -17,10 +17,10 @@ use proto::{DiskId, Epoch, ErrorCode, ExtentId, Failure, GroupId, SlotIndex, Tim
 use tracing::{debug, info, warn};
 
 use crate::board::{self, Board, Job, Offer};
-use crate::disks::DiskOf;
+use crate::disks::StoreOf;
 use crate::node::{Node, unexpected};
 use crate::rebuild::{ExtentToMake, SlotMaker};
-use crate::store::{Durable, Removed, ShardStore};
+use crate::store::{Durable, Removed};
 use crate::view::Placement;
 
 /// Extents of a group that are made under one hold of its lock.
@@ -180,7 +180,7 @@ async fn perform<E: Env>(
     (job, result)
 }
 
-fn store_of<E: Env>(node: &Node<E>, disk: DiskId) -> Result<ShardStore<DiskOf<E>>, Failure> {
+fn store_of<E: Env>(node: &Node<E>, disk: DiskId) -> Result<StoreOf<E>, Failure> {
     let refusal = || Failure::new(ErrorCode::DiskFailed, format!("disk {disk} does not serve"));
     node.disks.store(disk).ok_or_else(refusal)
 }

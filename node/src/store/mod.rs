@@ -1,109 +1,149 @@
-//! The shard store of one disk: one file a shard.
+//! The shard store of one disk: a log of segments, and an index that can be lost.
 //!
-//! A write goes to a file of a temporary name, is flushed, renamed to the shard's name, and the
-//! names are flushed; only then is it acknowledged, and only then does the index in memory know it.
-//! Many writes share one flush of names. So whatever the moment of a crash, a shard's name shows a
-//! whole file or none, and every acknowledged shard is there.
+//! A shard is one record in the log: a page that says what it is and where it lies, then its bytes. The records of
+//! all who write at the same moment are one batch: one write, one flush ([`writer`]); only then does the index know
+//! them, and only then are they acknowledged. A deletion is a record, too. The index ([`index`]) is a cache of the
+//! log in a key-value store: it is never flushed on the path of a write, after a crash it is brought up to date from
+//! the tail of the log ([`replay`]), and without it everything is found again in the segments ([`rebuild`]). Room that
+//! deletions leave comes back when what lives in a segment is copied to the log's end ([`compact`]).
 //!
-//! Promised: an acknowledged shard survives; one whose deletion is acknowledged stays deleted; what is
-//! read was verified against its checksums, and was written under this name to this disk. A shard is
-//! never changed: the same again is a success, other bytes are refused.
+//! Promised: an acknowledged shard survives; one whose deletion is acknowledged stays deleted; what is read was
+//! verified against its checksums, and was written under this name to this place of this disk. A shard is never
+//! changed: the same again is a success, other bytes are refused. An idle disk sees no I/O.
 //!
-//! Once a write or flush fails with an I/O error the disk takes no more writes, since a later success
-//! would prove nothing; reads go on.
+//! Once a write or flush fails with an I/O error the disk takes no more writes, since a later success would prove
+//! nothing; reads go on.
 //!
 //! Left to others: who may write and read, and repair of what is damaged.
 //!
-//! Dropping the future of a change leaves open whether it takes place, and may leave a file that the
-//! index does not know until the next start: run changes in tasks of their own.
+//! Dropping the future of a change leaves open whether it takes place.
 
-pub(crate) mod capacity;
+mod compact;
 mod error;
-mod index;
-mod record;
-pub(crate) mod shard;
+pub(crate) mod index;
+#[cfg(test)]
+mod model;
+mod problem;
+mod read;
+mod rebuild;
+pub(crate) mod record;
+mod recover;
+mod replay;
+mod room;
+mod scan;
+mod segment;
+mod shard;
 pub mod survey;
 #[cfg(test)]
-mod tests;
+mod testing;
+mod tombstone;
+mod writer;
 
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::Bytes;
-use codec::{block_checksums, verify_blocks};
-use env::{AlignedBuf, Disk, DiskFile, FileName, Priority, Read, StorageError, StorageErrorKind, Write};
+use env::{Disk, Kv, Priority, StorageError, StorageErrorKind};
 use futures_util::{StreamExt, stream};
-use proto::limits::BLOCK_BYTES;
-use proto::{Epoch, ExtentId, GroupId, InvalidInput, ShardName, SlotIndex};
-use tracing::{error, warn};
+use proto::{ExtentId, GroupId, ProfileId, ShardName, SlotIndex};
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
 
-use crate::coalesce::Coalesced;
 use crate::keyed::KeyedLocks;
 use crate::superblock::Superblock;
-use index::{Entry, Index, TEMPORARY_PREFIX};
+use index::{Index, IndexProblem};
+use record::{Realm, SegmentId, ShardMeta, Tombstone, segment_file};
+use room::Room;
+use survey::RecordPlace;
+use writer::{Append, Request, What};
 
 pub use error::{Durable, StoreError};
-pub use index::Held;
-pub use record::{BLOCKS_MAX, HEADER_BYTES, ShardHeader, VERSION};
-pub use shard::{CheckedShard, NewShard, Presence, Removed, ShardPage, ShardRead, ShardStat, StoreReport};
+pub use index::TABLES as INDEX_TABLES;
+pub use record::PAGE_BYTES as HEADER_BYTES;
+pub use shard::{
+    CheckedShard, Held, NewShard, Presence, Removed, ShardPage, ShardRead, ShardStat, StoreReport,
+};
 
-/// Shards that are deleted before their names are flushed together.
-const DELETE_BATCH: usize = 1024;
+/// Shards that are deleted with one record.
+const DELETE_BATCH: usize = record::TOMBSTONES_MAX;
+/// Requests that wait for the writer.
+const QUEUE_MAX: usize = 1024;
+/// The matrix of the code that made the shards: that of `reed-solomon-erasure`.
+const MATRIX: u32 = 1;
 /// Headers that a listing reads at the same time.
 const LIST_IN_FLIGHT: usize = 16;
 
 /// The shards of one disk. Clones are the same store.
-#[derive(Debug)]
-pub struct ShardStore<D: Disk> {
-    inner: Arc<Inner<D>>,
+pub struct ShardStore<D: Disk, K: Kv> {
+    inner: Arc<Inner<D, K>>,
+    requests: mpsc::Sender<Request>,
 }
 
-impl<D: Disk> Clone for ShardStore<D> {
+impl<D: Disk, K: Kv> Clone for ShardStore<D, K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self { inner: self.inner.clone(), requests: self.requests.clone() }
     }
 }
 
-struct Inner<D> {
+impl<D: Disk, K: Kv> std::fmt::Debug for ShardStore<D, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardStore").field("superblock", &self.inner.superblock).finish_non_exhaustive()
+    }
+}
+
+/// What readers and the writer share.
+struct Inner<D: Disk, K: Kv> {
     disk: D,
     superblock: Superblock,
-    index: Mutex<Index>,
+    realm: Realm,
+    segment_bytes: u64,
+    index: Index<K>,
+    /// Segments that have been opened.
+    files: Mutex<BTreeMap<SegmentId, D::File>>,
     names: KeyedLocks<ShardName>,
-    name_flush: Coalesced,
-    next_temporary: AtomicU64,
+    room: Mutex<Room>,
     failure: OnceLock<String>,
     damaged_blocks: AtomicU64,
+    /// All records up to this sequence are durable.
+    durable_to: AtomicU64,
 }
 
-impl<D> std::fmt::Debug for Inner<D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("superblock", &self.superblock).finish_non_exhaustive()
-    }
-}
-
-impl<D: Disk> ShardStore<D> {
-    /// Opens the store of a formatted disk, which may hold `limit_bytes` at most: lists its files and
-    /// removes what interrupted writes left.
+impl<D: Disk, K: Kv> ShardStore<D, K> {
+    /// Opens the log of a formatted disk, which may take `limit_bytes` at most, and brings its index up to date: from
+    /// the index's position on, or, when it is missing or does not fit, from all segments. The second part of the
+    /// answer is the writer: whoever opens the store runs it; it ends when the last clone of the store is dropped.
     ///
     /// # Errors
     ///
-    /// `Failed` when the disk cannot be listed or written.
-    pub async fn open(disk: D, superblock: Superblock, limit_bytes: Option<u64>) -> Result<Self, StoreError> {
+    /// `Failed` when disk or index cannot be read or written.
+    pub async fn open(
+        disk: D,
+        kv: K,
+        superblock: Superblock,
+        limit_bytes: Option<u64>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), StoreError> {
+        let (realm, segment_bytes) = (superblock.realm(), superblock.segment_bytes);
+        let (index, tail) = recover::recover(&disk, kv, realm, segment_bytes).await?;
         let space = disk.space().await.map_err(|error| StoreError::failed(&error))?;
-        let mut index = Index::new(limit_bytes, space);
-        index::load(&disk, &mut index).await?;
-        let inner = Inner {
+        let room = Room::new(limit_bytes, space, segment_bytes, index.segments().len());
+        let inner = Arc::new(Inner {
             disk,
             superblock,
-            index: Mutex::new(index),
+            realm,
+            segment_bytes,
+            index,
+            files: Mutex::new(BTreeMap::new()),
             names: KeyedLocks::new(),
-            name_flush: Coalesced::default(),
-            next_temporary: AtomicU64::new(0),
+            room: Mutex::new(room),
             failure: OnceLock::new(),
-            damaged_blocks: AtomicU64::new(0),
-        };
-        Ok(Self { inner: Arc::new(inner) })
+            damaged_blocks: AtomicU64::new(tail.damaged_records),
+            durable_to: AtomicU64::new(tail.last),
+        });
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let work = writer::run(inner.clone(), queue, tail);
+        Ok((Self { inner, requests }, work))
     }
 
     /// Which disk this is.
@@ -111,11 +151,11 @@ impl<D: Disk> ShardStore<D> {
         &self.inner.superblock
     }
 
-    /// Writes a shard. The same shard again is a success; one whose file is damaged is replaced.
+    /// Writes a shard. The same shard again is a success; one that is damaged is replaced.
     ///
     /// # Errors
     ///
-    /// `Conflict`, `Full`, `Failed`. After an error the shard may be found at the next start.
+    /// `Conflict`, `Full`, `Busy`, `Failed`, and `Invalid` for a shard that no segment has room for. After an error the shard may be found at the next start.
     pub async fn put(
         &self,
         shard: CheckedShard,
@@ -123,20 +163,32 @@ impl<D: Disk> ShardStore<D> {
     ) -> Result<Durable<ShardStat>, StoreError> {
         let inner = &*self.inner;
         let name = shard.name();
-        let header = shard.header(inner.superblock.cluster, inner.superblock.uuid);
         let _alone = inner.names.lock(name).await;
         inner.check_works()?;
-        if let Some(there) = inner.header_if_there(name, priority).await? {
-            let same = there.shard_bytes == header.shard_bytes && there.block_crcs == header.block_crcs;
-            let stat = ShardStat::of(&there);
+        let record_bytes = shard.record_bytes();
+        inner.check_fits(record_bytes)?;
+        let parts = shard.into_parts();
+        let stat = ShardStat { name, shard_bytes: parts.shard_bytes, epoch: parts.epoch };
+        if let Some(there) = inner.meta_if_there(name, priority).await? {
+            let same = there.shard_bytes == parts.shard_bytes && there.block_crcs == parts.block_crcs;
+            let stat = ShardStat { epoch: there.epoch, ..stat };
             return if same { Ok(Durable::proven(stat)) } else { Err(StoreError::Conflict(name)) };
         }
-        let file_bytes = shard.file_bytes();
-        let room = Room::reserve(inner, file_bytes)?;
-        inner.write_file(&name, shard.into_file(&header), priority).await?;
-        inner.flush_names().await?;
-        room.settle(name);
-        Ok(Durable::proven(ShardStat::of(&header)))
+        let _room = inner.reserve(record_bytes)?;
+        let meta = ShardMeta {
+            name,
+            epoch: parts.epoch,
+            tenant_tag: parts.tenant_tag,
+            profile: ProfileId(0),
+            matrix: MATRIX,
+            born: 0,
+            from: None,
+            shard_bytes: parts.shard_bytes,
+            hint: bytes::Bytes::new(),
+            block_crcs: parts.block_crcs,
+        };
+        self.append(What::Shard(meta, parts.buf), priority).await?;
+        Ok(Durable::proven(stat))
     }
 
     /// Reads `blocks` whole 64 KiB blocks from `first_block` on, or up to the end when `blocks` is 0,
@@ -144,7 +196,7 @@ impl<D: Disk> ShardStore<D> {
     ///
     /// # Errors
     ///
-    /// `NoSuchShard`, `Damaged`, and `Invalid` for blocks that the shard does not have.
+    /// `NoSuchShard`, `Damaged`, `Busy`, and `Invalid` for blocks that the shard does not have.
     pub async fn read(
         &self,
         name: ShardName,
@@ -153,20 +205,21 @@ impl<D: Disk> ShardStore<D> {
         priority: Priority,
     ) -> Result<ShardRead, StoreError> {
         let wanted = (first_block as usize, blocks as usize);
-        let (header, bytes, range) = self.inner.read_verified(name, wanted, priority).await?;
-        let block_crcs = header.block_crcs[range].to_vec();
-        let ShardHeader { shard_bytes, tenant_tag, .. } = header;
-        Ok(ShardRead { bytes, block_crcs, shard_bytes, tenant_tag })
+        let (meta, bytes, range) = self.inner.read_verified(name, wanted, priority).await?;
+        let block_crcs = meta.block_crcs.get(range).unwrap_or_default().to_vec();
+        Ok(ShardRead { bytes, block_crcs, shard_bytes: meta.shard_bytes, tenant_tag: meta.tenant_tag })
     }
 
     /// Reads and verifies a whole shard without handing it out.
     ///
     /// # Errors
     ///
-    /// `Failed` when the engine breaks its contract; trouble with the shard is an answer.
+    /// `Busy`, `Failed`; trouble with the shard is an answer.
     pub async fn check(&self, name: ShardName, priority: Priority) -> Result<Presence, StoreError> {
         match self.inner.read_verified(name, (0, 0), priority).await {
-            Ok((header, _, _)) => Ok(Presence::Whole(ShardStat::of(&header))),
+            Ok((ShardMeta { epoch, shard_bytes, .. }, _, _)) => {
+                Ok(Presence::Whole(ShardStat { name, shard_bytes, epoch }))
+            }
             Err(StoreError::NoSuchShard(_)) => Ok(Presence::Absent),
             Err(StoreError::Damaged { .. }) => Ok(Presence::Damaged),
             Err(error) => Err(error),
@@ -177,41 +230,39 @@ impl<D: Disk> ShardStore<D> {
     ///
     /// # Errors
     ///
-    /// `Failed`; then it may be there again after a crash.
+    /// `Busy`, `Failed`; then it may be there again after a crash.
     pub async fn delete(&self, name: ShardName) -> Result<Durable<Removed>, StoreError> {
-        self.inner.delete(vec![name]).await.map(Durable::proven)
+        self.delete_batch(vec![name]).await.map(Durable::proven)
     }
 
     /// Deletes all shards that `slot` has of an extent.
     ///
     /// # Errors
     ///
-    /// `Failed`; then some may be there again after a crash.
+    /// As [`delete`](Self::delete), for some of them.
     pub async fn delete_extent(
         &self,
         group: GroupId,
         extent: ExtentId,
         slot: SlotIndex,
     ) -> Result<Durable<Removed>, StoreError> {
-        let next = |index: &Index| index.of_extent(group, extent, DELETE_BATCH, |name| name.slot == slot);
-        self.inner.delete_all(next).await
+        self.delete_all(|index| index.of_extent(group, extent, DELETE_BATCH, |name| name.slot == slot)).await
     }
 
     /// Deletes all shards that `slot` has of a group.
     ///
     /// # Errors
     ///
-    /// `Failed`; then some may be there again after a crash.
+    /// As [`delete`](Self::delete), for some of them.
     pub async fn delete_slot(&self, group: GroupId, slot: SlotIndex) -> Result<Durable<Removed>, StoreError> {
-        let next = |index: &Index| index.of_group(group, None, DELETE_BATCH, |name| name.slot == slot);
-        self.inner.delete_all(next).await
+        self.delete_all(|index| index.of_group(group, None, DELETE_BATCH, |name| name.slot == slot)).await
     }
 
-    /// At most `limit` shards of a group after `after`, in order.
+    /// At most `limit` shards of a group after `after`, in order; from the index alone.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read) but for damage, which does not keep a shard from being listed.
+    /// `Failed` when the index cannot be read.
     pub async fn list(
         &self,
         group: GroupId,
@@ -219,10 +270,18 @@ impl<D: Disk> ShardStore<D> {
         limit: usize,
     ) -> Result<ShardPage, StoreError> {
         let inner = &*self.inner;
-        let mut names = inner.index().of_group(group, after, limit.saturating_add(1), |_| true);
+        let names = inner.index.of_group(group, after, limit.saturating_add(1), |_| true);
+        let mut names = names.map_err(|error| inner.index_failed(&error))?;
         let more = names.len() > limit;
         names.truncate(limit);
-        let mut stats = stream::iter(names).map(|name| inner.stat(name)).buffered(LIST_IN_FLIGHT);
+        let stat = |name| async move {
+            Ok::<_, StoreError>(inner.locate(name)?.map(|at| ShardStat {
+                name,
+                shard_bytes: at.shard_bytes,
+                epoch: at.epoch,
+            }))
+        };
+        let mut stats = stream::iter(names).map(stat).buffered(LIST_IN_FLIGHT);
         let mut shards = Vec::new();
         while let Some(stat) = stats.next().await {
             shards.extend(stat?);
@@ -230,89 +289,157 @@ impl<D: Disk> ShardStore<D> {
         Ok(ShardPage { shards, more })
     }
 
-    /// The groups of which there are shards, in order; read from memory.
-    pub fn groups(&self) -> Vec<GroupId> {
-        self.inner.index().groups()
+    /// The groups of which there are shards, in order.
+    ///
+    /// # Errors
+    ///
+    /// `Failed` when the index cannot be read.
+    pub fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.inner.index.groups().map_err(|error| self.inner.index_failed(&error))
     }
 
-    /// What there is of the group's extents after `after` and up to `through`, by extent and slot; read from
-    /// memory. Ends with the extent that brings it to `shards_max` shards or more; true when others follow.
+    /// What there is of the group's extents after `after` and up to `through`, by extent and slot. Ends with the
+    /// extent that brings it to `shards_max` shards or more; true when others follow.
+    ///
+    /// # Errors
+    ///
+    /// `Failed` when the index cannot be read.
     pub fn held(
         &self,
         group: GroupId,
         after: Option<ExtentId>,
         through: ExtentId,
         shards_max: usize,
-    ) -> (Vec<Held>, bool) {
-        self.inner.index().held(group, after, through, shards_max)
+    ) -> Result<(Vec<Held>, bool), StoreError> {
+        let held = self.inner.index.held(group, after, through, shards_max);
+        held.map_err(|error| self.inner.index_failed(&error))
     }
 
-    /// Bytes that the shards take; read from memory.
+    /// Bytes that the shards take, headers and padding included.
     pub fn used_bytes(&self) -> u64 {
-        self.inner.index().used_bytes()
+        self.inner.index.used_bytes()
     }
 
     /// How the store is doing; asks the disk for its room.
     pub async fn report(&self) -> StoreReport {
         let inner = &*self.inner;
-        let space = inner.disk.space().await;
-        let mut index = inner.index();
         // A disk that does not even tell its room cannot be written to, and is not waited for until somebody tries.
-        let silent = match space {
+        let silent = match inner.disk.space().await {
             Ok(space) => {
-                index.set_space(space);
+                inner.room().set_space(space, inner.index.segments().len());
                 None
             }
             Err(error) => (error.kind() != StorageErrorKind::Busy).then(|| error.to_string()),
         };
+        let used_bytes = inner.index.used_bytes();
+        let room = inner.room();
         StoreReport {
-            capacity_bytes: index.capacity_bytes(),
-            used_bytes: index.used_bytes(),
-            shards: index.len(),
+            capacity_bytes: room.capacity_bytes(),
+            used_bytes,
+            shards: inner.index.shards(),
             failure: inner.failure.get().cloned().or(silent),
             engine: inner.disk.engine(),
             damaged_blocks: inner.damaged_blocks.load(Ordering::Relaxed),
-            full: index.is_full(),
+            full: room.is_full(used_bytes),
         }
     }
 
-    /// Bytes of a shard's file; `None` when there is no such shard or its file is damaged.
-    pub fn file_bytes(&self, name: &ShardName) -> Option<usize> {
-        let file_bytes = self.inner.index().get(name)?.file_bytes()?;
-        usize::try_from(file_bytes).ok()
-    }
-}
-
-/// Room that is given back unless the file becomes a shard.
-struct Room<'a, D: Disk> {
-    inner: &'a Inner<D>,
-    file_bytes: u64,
-    settled: bool,
-}
-
-impl<'a, D: Disk> Room<'a, D> {
-    fn reserve(inner: &'a Inner<D>, file_bytes: u64) -> Result<Self, StoreError> {
-        inner.index().reserve(file_bytes)?;
-        Ok(Self { inner, file_bytes, settled: false })
+    /// Bytes that a shard takes, header and padding included, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// `Failed` when the index cannot be read.
+    pub fn record_bytes(&self, name: ShardName) -> Result<Option<u64>, StoreError> {
+        Ok(self.inner.locate(name)?.map(|at| at.bytes))
     }
 
-    fn settle(mut self, name: ShardName) {
-        self.settled = true;
-        self.inner.index().settle(name, self.file_bytes);
+    /// Where a shard lies, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// `Failed` when the index cannot be read.
+    pub fn place(&self, name: ShardName) -> Result<Option<RecordPlace>, StoreError> {
+        Ok(self.inner.locate(name)?.map(|at| RecordPlace::new(at.segment, at.offset, at.bytes)))
     }
-}
 
-impl<D: Disk> Drop for Room<'_, D> {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.inner.index().release(self.file_bytes);
+    /// Copies what lives in one segment to the log's end and frees it, if there is a segment worth it.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Busy`, `Failed`; what was copied so far stays so.
+    pub async fn compact(&self) -> Result<bool, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Compact(reply))?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    async fn delete_all(
+        &self,
+        next: impl Fn(&Index<K>) -> Result<Vec<ShardName>, IndexProblem>,
+    ) -> Result<Durable<Removed>, StoreError> {
+        let mut all = Removed::default();
+        loop {
+            let batch = next(&self.inner.index).map_err(|error| self.inner.index_failed(&error))?;
+            let last = batch.len() < DELETE_BATCH;
+            let Removed { shards, bytes } = self.delete_batch(batch).await?;
+            all = Removed { shards: all.shards + shards, bytes: all.bytes + bytes };
+            if last {
+                return Ok(Durable::proven(all));
+            }
         }
     }
+
+    /// The names are in order, so that two deletions never wait for each other.
+    async fn delete_batch(&self, batch: Vec<ShardName>) -> Result<Removed, StoreError> {
+        let inner = &*self.inner;
+        let mut alone = Vec::with_capacity(batch.len());
+        for name in &batch {
+            alone.push(inner.names.lock(*name).await);
+        }
+        inner.check_works()?;
+        let (mut removed, mut tombstones) = (Removed::default(), Vec::new());
+        for name in batch {
+            // What the index does not have is durably gone: it forgets a shard only after the flush.
+            let Some(at) = inner.locate(name)? else { continue };
+            removed.shards += 1;
+            removed.bytes += at.bytes;
+            let incarnation = inner.index.segment(at.segment).map_or(1, |row| row.incarnation);
+            tombstones.push(Tombstone { name, segment: at.segment, incarnation, sequence: 0 });
+        }
+        if !tombstones.is_empty() {
+            self.append(What::Tombstones(tombstones), Priority::Client).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Has it written, and waits until it is durable.
+    async fn append(&self, what: What, priority: Priority) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Append(Append { what, priority, reply: Some(reply) }))?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    fn send(&self, request: Request) -> Result<(), StoreError> {
+        self.requests.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => busy(),
+            mpsc::error::TrySendError::Closed(_) => ended(),
+        })
+    }
 }
 
-impl<D: Disk> Inner<D> {
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+impl<D: Disk, K: Kv> Inner<D, K> {
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_fits(&self, record_bytes: u64) -> Result<(), StoreError> {
+        let most = self.segment_bytes.saturating_sub(2 * HEADER_BYTES as u64);
+        if record_bytes <= most {
+            return Ok(());
+        }
+        Err(StoreError::Invalid(format!(
+            "a shard of {record_bytes} bytes with its header: segments of this disk hold {most}"
+        )))
     }
 
     fn check_works(&self) -> Result<(), StoreError> {
@@ -322,237 +449,42 @@ impl<D: Disk> Inner<D> {
     /// The disk failed at a change: it takes no more of them.
     fn fail(&self, error: &StorageError) -> StoreError {
         match error.kind() {
-            StorageErrorKind::Full => return StoreError::Full { used_bytes: self.index().used_bytes() },
+            StorageErrorKind::Full => return StoreError::Full { used_bytes: self.index.used_bytes() },
             StorageErrorKind::Busy => return StoreError::failed(error),
             _ => {}
         }
         let cause = error.to_string();
-        error!(disk = %self.superblock.uuid, error = %cause, "disk failed: it takes no more writes");
+        error!(disk = %self.realm.disk, error = %cause, "disk failed: it takes no more writes");
         StoreError::Failed(self.failure.get_or_init(|| cause).clone())
     }
 
-    async fn flush_names(&self) -> Result<(), StoreError> {
-        let flush = || async {
-            self.check_works()?;
-            self.disk.flush_names().await.map_err(|error| self.fail(&error))
-        };
-        self.name_flush.run(flush).await
+    /// The index failed: what it does not say cannot be served, and what it does not take is not acknowledged.
+    fn index_failed(&self, error: &impl Display) -> StoreError {
+        let cause = format!("its index: {error}");
+        error!(disk = %self.realm.disk, error = %cause, "disk failed: it takes no more writes");
+        StoreError::Failed(self.failure.get_or_init(|| cause).clone())
     }
 
-    async fn write_file(
-        &self,
-        name: &ShardName,
-        buf: AlignedBuf,
-        priority: Priority,
-    ) -> Result<(), StoreError> {
-        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = parse_name(format!("{TEMPORARY_PREFIX}{number:016x}"))?;
-        let target = shard_file(name)?;
-        let written = async {
-            let file = self.disk.create(&temporary, buf.capacity() as u64).await?;
-            file.write(vec![Write { offset: 0, buf }], priority).await?;
-            file.flush().await?;
-            self.disk.rename(&temporary, &target).await
-        };
-        let Err(error) = written.await else { return Ok(()) };
-        // What is left of it costs room only until the next start.
-        if let Err(error) = self.disk.remove(&temporary).await
-            && error.kind() != StorageErrorKind::NotFound
-        {
-            warn!(file = %temporary, %error, "temporary file not removed");
+    /// The file of a segment.
+    async fn file(&self, segment: SegmentId) -> Result<D::File, StorageError> {
+        let known = self.files().get(&segment).cloned();
+        if let Some(file) = known {
+            return Ok(file);
         }
-        Err(self.fail(&error))
+        let file = self.disk.open(&segment_file(segment)).await?;
+        self.files().insert(segment, file.clone());
+        Ok(file)
     }
 
-    /// The header of a shard that is there and has a whole one.
-    async fn header_if_there(
-        &self,
-        name: ShardName,
-        priority: Priority,
-    ) -> Result<Option<ShardHeader>, StoreError> {
-        match self.header(name, priority).await {
-            Ok(header) => Ok(Some(header)),
-            Err(StoreError::NoSuchShard(_) | StoreError::Damaged { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn stat(&self, name: ShardName) -> Result<Option<ShardStat>, StoreError> {
-        match self.header(name, Priority::Scrub).await {
-            Ok(header) => Ok(Some(ShardStat::of(&header))),
-            // Deleted since the page began.
-            Err(StoreError::NoSuchShard(_)) => Ok(None),
-            Err(StoreError::Damaged { .. }) => {
-                let file_bytes = self.index().get(&name).and_then(Entry::file_bytes).unwrap_or(0);
-                let payload = file_bytes.saturating_sub(HEADER_BYTES as u64);
-                let shard_bytes = u32::try_from(payload).unwrap_or(u32::MAX);
-                Ok(Some(ShardStat { name, shard_bytes, epoch: Epoch(0) }))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn header(&self, name: ShardName, priority: Priority) -> Result<ShardHeader, StoreError> {
-        let (header, _) = self.read_file(name, None, priority).await?;
-        Ok(header)
-    }
-
-    /// Reads blocks (first, count; 0 for all to the end), and verifies each.
-    async fn read_verified(
-        &self,
-        name: ShardName,
-        wanted: (usize, usize),
-        priority: Priority,
-    ) -> Result<(ShardHeader, Bytes, Range<usize>), StoreError> {
-        let (header, payload) = self.read_file(name, Some(wanted), priority).await?;
-        let Some((bytes, range)) = payload else {
-            return Err(StoreError::Failed("the engine gave no blocks".to_owned()));
-        };
-        let first_block = u32::try_from(range.start).unwrap_or(u32::MAX);
-        let crcs = &header.block_crcs[range.clone()];
-        if verify_blocks(&bytes, first_block, crcs).is_err() {
-            return Err(self.damaged_blocks(name, first_block, &bytes, crcs));
-        }
-        Ok((header, bytes, range))
-    }
-
-    fn damaged_blocks(&self, name: ShardName, first_block: u32, bytes: &[u8], crcs: &[u32]) -> StoreError {
-        let found = block_checksums(bytes);
-        let bad: Vec<u64> = (u64::from(first_block)..)
-            .zip(found.iter().zip(crcs))
-            .filter(|(_, (found, expected))| found != expected)
-            .map(|(block, _)| block)
-            .collect();
-        self.damaged(name, bad.len() as u64, format!("blocks {bad:?} do not match their checksums"))
-    }
-
-    fn damaged(&self, name: ShardName, count: u64, problem: String) -> StoreError {
-        self.damaged_blocks.fetch_add(count, Ordering::Relaxed);
-        warn!(disk = %self.superblock.uuid, shard = %name, problem, "damaged shard");
-        StoreError::Damaged { name, problem }
-    }
-
-    /// Reads the header and, when wanted, blocks of the payload (first, count; 0 for all to the end),
-    /// in one batch. The header is verified, and is this shard's; the payload is not verified.
-    async fn read_file(
-        &self,
-        name: ShardName,
-        wanted: Option<(usize, usize)>,
-        priority: Priority,
-    ) -> Result<(ShardHeader, Option<(Bytes, Range<usize>)>), StoreError> {
-        let entry = self.index().get(&name).ok_or(StoreError::NoSuchShard(name))?;
-        let Some(file_bytes) = entry.file_bytes() else {
-            return Err(self.damaged(name, 1, "its file has a length that no shard has".to_owned()));
-        };
-        let room = usize::try_from(file_bytes).unwrap_or(usize::MAX) - HEADER_BYTES;
-        let range = wanted.map(|(first, count)| block_range(name, room, first, count)).transpose()?;
-        let file = match self.disk.open(&shard_file(&name)?).await {
-            Ok(file) => file,
-            Err(_) if self.index().get(&name).is_none() => return Err(StoreError::NoSuchShard(name)),
-            Err(error) => return Err(self.damaged(name, 1, error.to_string())),
-        };
-        let mut batch = vec![Read { offset: 0, buf: AlignedBuf::zeroed(HEADER_BYTES) }];
-        if let Some(range) = &range {
-            let (start, end) = (range.start * BLOCK_BYTES, room.min(range.end * BLOCK_BYTES));
-            let offset = (HEADER_BYTES + start) as u64;
-            batch.push(Read { offset, buf: AlignedBuf::zeroed(end - start) });
-        }
-        let mut answers = file.read(batch, priority).await.into_iter();
-        let mut next = || match answers.next() {
-            Some(Ok(buf)) => Ok(buf),
-            Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
-            Some(Err(error)) => Err(self.damaged(name, 1, format!("it cannot be read: {error}"))),
-            None => Err(StoreError::Failed("the engine gave no answer to a read".to_owned())),
-        };
-        let header = self.check_header(name, next()?.as_slice(), room)?;
-        let Some(range) = range else { return Ok((header, None)) };
-        let mut payload = next()?;
-        let end = (header.shard_bytes as usize).min(range.end * BLOCK_BYTES) - range.start * BLOCK_BYTES;
-        if payload.len() < end {
-            return Err(self.damaged(name, 1, "its file ends early".to_owned()));
-        }
-        payload.set_len(end);
-        Ok((header, Some((payload.freeze(), range))))
-    }
-
-    fn check_header(&self, name: ShardName, page: &[u8], room: usize) -> Result<ShardHeader, StoreError> {
-        let header = ShardHeader::decode(page)
-            .map_err(|problem| self.damaged(name, 1, format!("the header is not whole: {problem}")))?;
-        let here = (self.superblock.cluster, self.superblock.uuid, name);
-        if (header.cluster, header.disk, header.name) != here {
-            let problem = format!("the file is that of shard {} of disk {}", header.name, header.disk);
-            return Err(self.damaged(name, 1, problem));
-        }
-        let pages = (header.shard_bytes as usize).next_multiple_of(HEADER_BYTES);
-        if pages != room {
-            let problem = format!("the file has room for {room} bytes, the shard has {}", header.shard_bytes);
-            return Err(self.damaged(name, 1, problem));
-        }
-        Ok(header)
-    }
-
-    /// Deletes batch after batch until `next` gives none.
-    async fn delete_all(
-        &self,
-        next: impl Fn(&Index) -> Vec<ShardName>,
-    ) -> Result<Durable<Removed>, StoreError> {
-        let mut all = Removed::default();
-        loop {
-            let batch = next(&self.index());
-            let last = batch.len() < DELETE_BATCH;
-            let Removed { shards, bytes } = self.delete(batch).await?;
-            all = Removed { shards: all.shards + shards, bytes: all.bytes + bytes };
-            if last {
-                return Ok(Durable::proven(all));
-            }
-        }
-    }
-
-    async fn delete(&self, batch: Vec<ShardName>) -> Result<Removed, StoreError> {
-        let mut removed = Removed::default();
-        for name in batch {
-            if let Some(entry) = self.remove_file(name).await? {
-                removed.shards += 1;
-                removed.bytes += entry.file_bytes().unwrap_or(0);
-            }
-        }
-        // Even without a shard: another deletion of it may be on its way to the disk.
-        self.flush_names().await?;
-        Ok(removed)
-    }
-
-    async fn remove_file(&self, name: ShardName) -> Result<Option<Entry>, StoreError> {
-        let _alone = self.names.lock(name).await;
-        self.check_works()?;
-        let file = shard_file(&name)?;
-        // First from the index: who reads meanwhile is told that there is no such shard.
-        let Some(entry) = self.index().remove(&name) else { return Ok(None) };
-        match self.disk.remove(&file).await {
-            Ok(()) => Ok(Some(entry)),
-            Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(Some(entry)),
-            Err(error) => {
-                self.index().restore(name, entry);
-                Err(self.fail(&error))
-            }
-        }
+    fn files(&self) -> MutexGuard<'_, BTreeMap<SegmentId, D::File>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn block_range(name: ShardName, room: usize, first: usize, count: usize) -> Result<Range<usize>, StoreError> {
-    let blocks = room.div_ceil(BLOCK_BYTES);
-    let end = if count == 0 { blocks } else { first.saturating_add(count) };
-    if first < end && end <= blocks {
-        return Ok(first..end);
-    }
-    Err(StoreError::Invalid(format!(
-        "{count} blocks from {first} on of shard {name}, which has {blocks} blocks"
-    )))
+fn busy() -> StoreError {
+    StoreError::Busy("too much waits for the disk already: try again".to_owned())
 }
 
-fn shard_file(name: &ShardName) -> Result<FileName, StoreError> {
-    parse_name(record::file_name(name))
-}
-
-fn parse_name(text: String) -> Result<FileName, StoreError> {
-    text.parse().map_err(|error: InvalidInput| StoreError::Invalid(error.to_string()))
+fn ended() -> StoreError {
+    StoreError::Failed("the store has been closed".to_owned())
 }

@@ -1,225 +1,330 @@
-//! The file of one shard.
+//! A record of a log: its page, which is followed by a payload for some kinds.
 //!
 //! ```text
-//! 0         8         12        16           32          48           64      68       72     76
-//! +---------+---------+---------+------------+-----------+------------+-------+--------+------+
-//! | magic   | version | CRC-32C | cluster id | disk uuid | extent id  | group | stripe | slot |
-//! | 8 bytes | u32     | u32     | 16 bytes   | 16 bytes  | 16 bytes   | u32   | u32    | u32  |
-//! +---------+---------+---------+------------+-----------+------------+-------+--------+------+
-//! 76             80      88           96       100                               356         4096
-//! +--------------+-------+------------+--------+---------------------------------+-----------+
-//! | shard length | epoch | tenant tag | blocks | CRC-32C of each block, 64 × u32 | zeros     |
-//! | u32          | u64   | u64        | u32    | zeros beyond `blocks`           |           |
-//! +--------------+-------+------------+--------+---------------------------------+-----------+
-//! 4096                                                4096 + shard length rounded up to 4096
-//! +---------------------------------------------------+
-//! | the shard, then zeros                             |
-//! +---------------------------------------------------+
+//! 0         8         12        16           32          48     56        60     64            72       80
+//! +---------+---------+---------+------------+-----------+------+---------+------+-------------+--------+
+//! | magic   | version | CRC-32C | cluster id | disk uuid | salt | segment | kind | incarnation | offset |
+//! | 8 bytes | u32     | u32     | 16 bytes   | 16 bytes  | u64  | u32     | u32  | u64         | u64    |
+//! +---------+---------+---------+------------+-----------+------+---------+------+-------------+--------+
+//! 80         88         96           104                         4096
+//! +----------+----------+------------+---------------------------+
+//! | sequence | previous | durable to | body, by kind, then zeros |
+//! | u64      | u64      | u64        |                           |
+//! +----------+----------+------------+---------------------------+
+//!
+//! kind 1, a shard:
+//! 104         120     124      128    132       136      140            144     152
+//! +-----------+-------+--------+------+---------+--------+--------------+-------+------------+
+//! | extent id | group | stripe | slot | profile | matrix | shard length | epoch | tenant tag |
+//! | 16 bytes  | u32   | u32    | u32  | u32     | u32    | u32          | u64   | u64        |
+//! +-----------+-------+--------+------+---------+--------+--------------+-------+------------+
+//! 160    168      172          176                               432                   2480
+//! +------+--------+------------+---------------------------------+---------------------+
+//! | born | blocks | hint bytes | CRC-32C of each block, 64 × u32 | hint, opaque, zeros |
+//! | u64  | u32    | u32        | zeros beyond `blocks`           | beyond `hint bytes` |
+//! +------+--------+------------+---------------------------------+---------------------+
+//! 2480                  2484    2488                  2496
+//! +---------------------+-------+---------------------+
+//! | copied from segment | zeros | of this incarnation |        zeros for what is no copy
+//! | u32                 | u32   | u64                 |
+//! +---------------------+-------+---------------------+
+//! 4096                               4096 + shard length rounded up to 4096
+//! +----------------------------------+
+//! | the shard, then zeros            |
+//! +----------------------------------+
+//!
+//! kind 2, tombstones:                 kind 3, a seal:
+//! 104     108                112      104            108     112                120
+//! +-------+------------------+        +--------------+-------+------------------+
+//! | count | CRC-32C, payload |        | next segment | zeros | next incarnation |
+//! | u32   | u32              |        | u32          | 4     | u64              |
+//! +-------+------------------+        +--------------+-------+------------------+
+//! 4096           4096 + 48 × count rounded up to 4096
+//! +--------------+                    no payload
+//! | tombstone.rs |
+//! +--------------+
 //! ```
 //!
-//! The header says all that the file's name and place say (disk, group, extent, stripe, slot), and
-//! its checksum covers that: a file that lies where it does not belong is noticed. It comes first and
-//! has a page of its own, so that one direct read gives it. The file is named
-//! `g<group>-<extent>-<stripe>-<slot>` in hexadecimal of fixed width, so that byte order is the order
-//! of shard names.
+//! The page's checksum covers where the page belongs, that is realm, segment, incarnation and offset, so that
+//! a write that went astray and what an earlier incarnation left are never taken for a record. What places it
+//! in the log follows; then the body, in which all that has a fixed length comes before the hint.
+//!
+//! Promised: what is decoded keeps every rule of its fields, and so does what is encoded. Whether a record
+//! fits its segment and the record before it is left to readers of the log, payloads of shards to those of
+//! shards.
 
-use env::FileName;
-use proto::limits::{BLOCK_BYTES, SHARD_BYTES_MAX, SLOTS_MAX};
-use proto::{ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag};
+use bytes::Bytes;
+use proto::limits::{BLOCK_BYTES, SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
+use proto::{Epoch, ExtentId, GroupId, ProfileId, ShardName, StripeIndex, TenantTag};
 
-use crate::block::{BLOCK_HEADER_BYTES, BlockProblem, BlockReader, BlockWriter};
+pub(crate) use super::problem::{Foreign, RecordProblem};
+pub use super::segment::PAGE_BYTES;
+pub(crate) use super::segment::{
+    Place, Realm, SegmentHeader, SegmentId, VERSION, parse_segment_file, segment_file,
+};
+pub(crate) use super::tombstone::{
+    TOMBSTONES_MAX, Tombstone, decode_tombstones, encode_tombstones, tombstones_bytes,
+};
 
-/// The format that this software writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
-/// Bytes before the payload.
-pub const HEADER_BYTES: usize = BLOCK_HEADER_BYTES;
+use super::problem::require;
+use super::segment::PAGE;
+use super::tombstone::{check_count, parse_slot};
+use crate::block::{BlockReader, BlockWriter};
+
+/// Bytes of a hint.
+pub(crate) const HINT_BYTES_MAX: usize = 2048;
 /// Blocks of the largest shard.
-pub const BLOCKS_MAX: usize = SHARD_BYTES_MAX / BLOCK_BYTES;
-const MAGIC: [u8; 8] = *b"CADOLEsh";
+const BLOCKS_MAX: usize = SHARD_BYTES_MAX / BLOCK_BYTES;
+const MAGIC: [u8; 8] = *b"CADOLErc";
+const BLOCK_CRCS_AT: usize = 176;
 
-// The checksums end well before the header does.
-const _: () = assert!(100 + BLOCKS_MAX * 4 <= HEADER_BYTES);
+const KIND_SHARD: u32 = 1;
+const KIND_TOMBSTONES: u32 = 2;
+const KIND_SEAL: u32 = 3;
+
+// Checksums, hint and source end before the page does.
+const _: () = assert!(BLOCK_CRCS_AT + BLOCKS_MAX * 4 + HINT_BYTES_MAX + 16 <= PAGE_BYTES);
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Where it begins.
+    pub(crate) place: Place,
+    /// Its number, from 1, one counter a disk; grows along the log.
+    pub(crate) sequence: u64,
+    /// The number of the record before it in the log; 0 for the first ever.
+    pub(crate) previous: u64,
+    /// Every record up to this number was durable when this one was written.
+    pub(crate) durable_to: u64,
+    /// What it says.
+    pub(crate) body: Body,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// Here lies a shard: it is the payload.
+    Shard(ShardMeta),
+    /// Shards are no more: their names are the payload.
+    Tombstones {
+        /// How many, up to [`TOMBSTONES_MAX`].
+        count: u32,
+        /// CRC-32C of the whole payload.
+        payload_crc: u32,
+    },
+    /// The segment ends here.
+    Seal {
+        /// Where the log goes on.
+        next: SegmentId,
+        /// Of that segment, from 1.
+        next_incarnation: u64,
+    },
+}
 
 /// What stands before a shard's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardHeader {
-    /// The cluster of the disk.
-    pub cluster: ClusterId,
-    /// The disk.
-    pub disk: DiskUuid,
+pub(crate) struct ShardMeta {
     /// Which shard this is.
-    pub name: ShardName,
+    pub(crate) name: ShardName,
     /// Of the group when the shard was written.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Who may read it.
-    pub tenant_tag: TenantTag,
+    pub(crate) tenant_tag: TenantTag,
+    /// The code by which its stripe was made.
+    pub(crate) profile: ProfileId,
+    /// Which matrix the code had.
+    pub(crate) matrix: u32,
+    /// The sequence under which the shard was first written; a copy made by compaction keeps it.
+    pub(crate) born: u64,
     /// Bytes of the shard.
-    pub shard_bytes: u32,
+    pub(crate) shard_bytes: u32,
+    /// The segment, and its incarnation, from which compaction copied it; none for what was written by somebody.
+    pub(crate) from: Option<(SegmentId, u64)>,
+    /// What the writer wants to be kept with the shard, up to [`HINT_BYTES_MAX`]; nothing here reads it.
+    pub(crate) hint: Bytes,
     /// CRC-32C of each 64 KiB block.
-    pub block_crcs: Vec<u32>,
+    pub(crate) block_crcs: Vec<u32>,
 }
 
-impl ShardHeader {
-    /// Writes the header into the first [`HEADER_BYTES`] bytes of `page`.
-    pub fn encode(&self, page: &mut [u8]) {
-        assert!(
-            self.block_crcs.len() == blocks_of(self.shard_bytes) && self.block_crcs.len() <= BLOCKS_MAX,
-            "{} checksums for a shard of {} bytes",
-            self.block_crcs.len(),
-            self.shard_bytes
-        );
+impl Record {
+    /// Writes the record's page into the first [`PAGE_BYTES`] bytes of `page`.
+    pub(crate) fn encode(&self, realm: &Realm, page: &mut [u8]) {
+        let checked = self.check();
+        assert!(checked.is_ok(), "record {} at {}: {checked:?}", self.sequence, self.place);
         let mut block = BlockWriter::new(page, MAGIC, VERSION);
-        block.bytes(&self.cluster.to_bytes());
-        block.bytes(&self.disk.to_bytes());
+        realm.write(&mut block);
+        block.u32(self.place.segment.0);
+        block.u32(self.body.kind());
+        block.u64(self.place.incarnation);
+        block.u64(self.place.offset);
+        block.u64(self.sequence);
+        block.u64(self.previous);
+        block.u64(self.durable_to);
+        self.body.write(&mut block);
+        block.seal();
+    }
+
+    /// From the page that was read at `expected`, [`PAGE_BYTES`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it is no whole record, one of another realm or place, or an impossible one.
+    pub(crate) fn decode(realm: &Realm, expected: &Place, page: &[u8]) -> Result<Self, RecordProblem> {
+        let mut block = BlockReader::new(page, MAGIC, VERSION)?;
+        realm.check(&mut block)?;
+        let (segment, kind) = (SegmentId(block.u32()), block.u32());
+        let (incarnation, offset) = (block.u64(), block.u64());
+        let place = Place { segment, incarnation, offset };
+        expected.check(&place)?;
+        let (sequence, previous, durable_to) = (block.u64(), block.u64(), block.u64());
+        let body = Body::read(kind, &mut block)?;
+        let record = Self { place, sequence, previous, durable_to, body };
+        record.check()?;
+        Ok(record)
+    }
+
+    /// Bytes of the payload, whole pages.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Shard(shard) => u64::from(shard.shard_bytes).next_multiple_of(PAGE),
+            Body::Tombstones { count, .. } => tombstones_bytes(*count as usize) as u64,
+            Body::Seal { .. } => 0,
+        }
+    }
+
+    /// Bytes of the record: its page and its payload.
+    pub(crate) fn bytes(&self) -> u64 {
+        PAGE + self.payload_bytes()
+    }
+
+    /// The offset after it, where the next record of the segment begins.
+    pub(crate) fn end(&self) -> u64 {
+        self.place.offset + self.bytes()
+    }
+
+    /// The rules of the fields, the same before a write and after a read.
+    fn check(&self) -> Result<(), RecordProblem> {
+        let Self { place, sequence, previous, durable_to, body } = self;
+        require(place.incarnation > 0, "incarnation", place.incarnation)?;
+        require(place.offset >= PAGE && place.offset.is_multiple_of(PAGE), "offset", place.offset)?;
+        require(*sequence > 0, "sequence", *sequence)?;
+        require(previous < sequence, "previous", *previous)?;
+        require(durable_to < sequence, "durable to", *durable_to)?;
+        match body {
+            Body::Shard(shard) => shard.check(*sequence),
+            Body::Tombstones { count, .. } => check_count(*count),
+            Body::Seal { next_incarnation, .. } => {
+                require(*next_incarnation > 0, "next incarnation", *next_incarnation)
+            }
+        }
+    }
+}
+
+impl Body {
+    fn kind(&self) -> u32 {
+        match self {
+            Self::Shard(_) => KIND_SHARD,
+            Self::Tombstones { .. } => KIND_TOMBSTONES,
+            Self::Seal { .. } => KIND_SEAL,
+        }
+    }
+
+    fn write(&self, block: &mut BlockWriter<'_>) {
+        match self {
+            Self::Shard(shard) => shard.write(block),
+            Self::Tombstones { count, payload_crc } => {
+                block.u32(*count);
+                block.u32(*payload_crc);
+            }
+            Self::Seal { next, next_incarnation } => {
+                block.u32(next.0);
+                block.u32(0);
+                block.u64(*next_incarnation);
+            }
+        }
+    }
+
+    fn read(kind: u32, block: &mut BlockReader<'_>) -> Result<Self, RecordProblem> {
+        match kind {
+            KIND_SHARD => ShardMeta::read(block).map(Self::Shard),
+            KIND_TOMBSTONES => Ok(Self::Tombstones { count: block.u32(), payload_crc: block.u32() }),
+            KIND_SEAL => {
+                let next = SegmentId(block.u32());
+                let _zeros = block.u32();
+                Ok(Self::Seal { next, next_incarnation: block.u64() })
+            }
+            _ => Err(RecordProblem::Field { field: "kind", found: u64::from(kind) }),
+        }
+    }
+}
+
+impl ShardMeta {
+    fn write(&self, block: &mut BlockWriter<'_>) {
         block.bytes(&self.name.extent.to_bytes());
         block.u32(self.name.group.0);
         block.u32(self.name.stripe.0);
         block.u32(u32::from(self.name.slot.0));
+        block.u32(self.profile.0);
+        block.u32(self.matrix);
         block.u32(self.shard_bytes);
         block.u64(self.epoch.0);
         block.u64(self.tenant_tag.0);
+        block.u64(self.born);
+        // Both are checked to be far smaller.
         block.u32(u32::try_from(self.block_crcs.len()).unwrap_or(u32::MAX));
-        for crc in &self.block_crcs {
-            block.u32(*crc);
+        block.u32(u32::try_from(self.hint.len()).unwrap_or(u32::MAX));
+        for index in 0..BLOCKS_MAX {
+            block.u32(self.block_crcs.get(index).copied().unwrap_or(0));
         }
-        block.seal();
+        block.bytes(&self.hint);
+        block.skip(HINT_BYTES_MAX - self.hint.len());
+        let (segment, incarnation) = self.from.unwrap_or((SegmentId(0), 0));
+        block.u32(segment.0);
+        block.u32(0);
+        block.u64(incarnation);
     }
 
-    /// From the first [`HEADER_BYTES`] bytes of a file.
-    ///
-    /// # Errors
-    ///
-    /// When they are damaged, another file's, or of a newer version.
-    pub fn decode(page: &[u8]) -> Result<Self, BlockProblem> {
-        let mut block = BlockReader::new(page, MAGIC, VERSION)?;
-        let cluster = ClusterId(block.u128());
-        let disk = DiskUuid(block.u128());
+    fn read(block: &mut BlockReader<'_>) -> Result<Self, RecordProblem> {
         let extent = ExtentId(block.u128());
         let (group, stripe) = (GroupId(block.u32()), StripeIndex(block.u32()));
-        let slot = parse_slot(block.u32())?;
-        let shard_bytes = block.u32();
-        if shard_bytes == 0 || shard_bytes as usize > SHARD_BYTES_MAX {
-            return Err(BlockProblem::Field { field: "shard length", found: u64::from(shard_bytes) });
-        }
-        let (epoch, tenant_tag) = (Epoch(block.u64()), TenantTag(block.u64()));
-        let blocks = block.u32();
-        if blocks as usize != blocks_of(shard_bytes) {
-            return Err(BlockProblem::Field { field: "blocks", found: u64::from(blocks) });
-        }
-        let block_crcs = (0..blocks).map(|_| block.u32()).collect();
-        let name = ShardName { group, extent, stripe, slot };
-        Ok(Self { cluster, disk, name, epoch, tenant_tag, shard_bytes, block_crcs })
+        let name = ShardName { group, extent, stripe, slot: parse_slot(block.u32())? };
+        let (profile, matrix, shard_bytes) = (ProfileId(block.u32()), block.u32(), block.u32());
+        let (epoch, tenant_tag, born) = (Epoch(block.u64()), TenantTag(block.u64()), block.u64());
+        let (blocks, hint_bytes) = (block.u32(), block.u32());
+        check_length(shard_bytes)?;
+        require(blocks as usize == blocks_of(shard_bytes), "blocks", u64::from(blocks))?;
+        require(hint_bytes as usize <= HINT_BYTES_MAX, "hint length", u64::from(hint_bytes))?;
+        let mut block_crcs: Vec<u32> = (0..BLOCKS_MAX).map(|_| block.u32()).collect();
+        block_crcs.truncate(blocks as usize);
+        let hint: [u8; HINT_BYTES_MAX] = block.array();
+        let hint = Bytes::copy_from_slice(&hint[..hint_bytes as usize]);
+        let (segment, _zeros, incarnation) = (SegmentId(block.u32()), block.u32(), block.u64());
+        let from = (incarnation > 0).then_some((segment, incarnation));
+        Ok(Self { name, epoch, tenant_tag, profile, matrix, born, shard_bytes, from, hint, block_crcs })
+    }
+
+    fn check(&self, sequence: u64) -> Result<(), RecordProblem> {
+        parse_slot(u32::from(self.name.slot.0))?;
+        check_length(self.shard_bytes)?;
+        let blocks = self.block_crcs.len();
+        require(blocks == blocks_of(self.shard_bytes), "blocks", blocks as u64)?;
+        require(self.hint.len() <= HINT_BYTES_MAX, "hint length", self.hint.len() as u64)?;
+        require(self.from.is_none_or(|(_, incarnation)| incarnation > 0), "from incarnation", 0)?;
+        require((1..=sequence).contains(&self.born), "born", self.born)
     }
 }
 
-fn parse_slot(slot: u32) -> Result<SlotIndex, BlockProblem> {
-    match u8::try_from(slot) {
-        Ok(index) if usize::from(index) < SLOTS_MAX => Ok(SlotIndex(index)),
-        _ => Err(BlockProblem::Field { field: "slot", found: u64::from(slot) }),
-    }
+/// The rule of every shard's length.
+fn check_length(shard_bytes: u32) -> Result<(), RecordProblem> {
+    let bytes = shard_bytes as usize;
+    let right = (1..=SHARD_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(SHARD_ALIGN_BYTES);
+    require(right, "shard length", u64::from(shard_bytes))
 }
 
 /// 64 KiB blocks of a shard.
-pub(crate) fn blocks_of(shard_bytes: u32) -> usize {
+fn blocks_of(shard_bytes: u32) -> usize {
     (shard_bytes as usize).div_ceil(BLOCK_BYTES)
 }
 
-/// The name of a shard's file, as text.
-pub(crate) fn file_name(name: &ShardName) -> String {
-    format!("g{:08x}-{:032x}-{:08x}-{:02x}", name.group.0, name.extent.0, name.stripe.0, name.slot.0)
-}
-
-/// The shard whose file has this name. Only the very text that [`file_name`] gives is taken.
-pub(crate) fn parse_file_name(file: &FileName) -> Option<ShardName> {
-    let mut parts = file.as_str().strip_prefix('g')?.split('-');
-    let name = ShardName {
-        group: GroupId(u32::from_str_radix(parts.next()?, 16).ok()?),
-        extent: ExtentId(u128::from_str_radix(parts.next()?, 16).ok()?),
-        stripe: StripeIndex(u32::from_str_radix(parts.next()?, 16).ok()?),
-        slot: parse_slot(u32::from_str_radix(parts.next()?, 16).ok()?).ok()?,
-    };
-    (file_name(&name) == file.as_str()).then_some(name)
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn header() -> ShardHeader {
-        ShardHeader {
-            cluster: ClusterId(1),
-            disk: DiskUuid(2),
-            name: ShardName {
-                group: GroupId(0x0a0b),
-                extent: ExtentId(3),
-                stripe: StripeIndex(4),
-                slot: SlotIndex(5),
-            },
-            epoch: Epoch(6),
-            tenant_tag: TenantTag(7),
-            shard_bytes: 65_536 + 64,
-            block_crcs: vec![0x1122_3344, 0x5566_7788],
-        }
-    }
-
-    const GOLDEN_CRC: u32 = 0x1202_4aae;
-
-    /// The bytes on the disk, and the file's name, never change.
-    #[test]
-    fn golden_bytes() {
-        let mut page = [0xff; HEADER_BYTES];
-        header().encode(&mut page);
-        let id = |last: u8| {
-            let mut id = [0; 16];
-            id[15] = last;
-            id
-        };
-        let mut expected = Vec::new();
-        expected.extend_from_slice(b"CADOLEsh\x01\0\0\0");
-        expected.extend_from_slice(&GOLDEN_CRC.to_le_bytes());
-        for part in [&id(1)[..], &id(2), &id(3), &[0x0b, 0x0a, 0, 0], &[4, 0, 0, 0], &[5, 0, 0, 0]] {
-            expected.extend_from_slice(part);
-        }
-        expected
-            .extend_from_slice(&[64, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
-        expected.extend_from_slice(&[0x44, 0x33, 0x22, 0x11, 0x88, 0x77, 0x66, 0x55]);
-        expected.resize(HEADER_BYTES, 0);
-        assert!(page[..] == expected, "{:02x?}", &page[..112]);
-        assert_eq!(ShardHeader::decode(&page), Ok(header()));
-        let file = file_name(&header().name);
-        assert_eq!(file, "g00000a0b-00000000000000000000000000000003-00000004-05");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
-
-        /// Names go through files' names and back, in order; only exact texts are taken.
-        #[test]
-        fn file_names_round_trip(a: (u32, u128, u32), b: (u32, u128, u32), slots in (0..24_u8, 0..24_u8)) {
-            let name = |(group, extent, stripe): (u32, u128, u32), slot| ShardName {
-                group: GroupId(group),
-                extent: ExtentId(extent),
-                stripe: StripeIndex(stripe),
-                slot: SlotIndex(slot),
-            };
-            let (a, b) = (name(a, slots.0), name(b, slots.1));
-            prop_assert_eq!(file_name(&a).cmp(&file_name(&b)), a.cmp(&b));
-            let file: FileName = file_name(&a).parse().unwrap();
-            prop_assert_eq!(parse_file_name(&file), Some(a));
-            let longer: FileName = format!("{}0", file_name(&a)).parse().unwrap();
-            prop_assert_eq!(parse_file_name(&longer), None);
-        }
-
-        /// Any flipped bit of the header is found; random pages are refused without a panic.
-        #[test]
-        fn damage_is_found(at in 0..HEADER_BYTES, bit in 0..8, garbage in prop::collection::vec(any::<u8>(), 0..5000)) {
-            let mut page = [0; HEADER_BYTES];
-            header().encode(&mut page);
-            page[at] ^= 1_u8 << bit;
-            prop_assert!(ShardHeader::decode(&page).is_err());
-            prop_assert!(ShardHeader::decode(&garbage).is_err());
-        }
-    }
-}
+mod tests;

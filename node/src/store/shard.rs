@@ -4,10 +4,10 @@ use bytes::Bytes;
 use codec::{block_checksums, verify_blocks};
 use env::AlignedBuf;
 use proto::limits::{SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
-use proto::{ClusterId, DiskUuid, Epoch, ShardName, TenantTag};
+use proto::{Epoch, ExtentId, ShardName, SlotIndex, StripeIndex, TenantTag};
 
 use super::error::StoreError;
-use super::record::{HEADER_BYTES, ShardHeader};
+use super::record::PAGE_BYTES as HEADER_BYTES;
 
 /// A shard that is being received: one aligned buffer with room for the header, so that its bytes
 /// are copied once and written in one transfer.
@@ -111,19 +111,11 @@ pub struct CheckedShard {
 }
 
 impl CheckedShard {
-    pub(super) fn header(&self, cluster: ClusterId, disk: DiskUuid) -> ShardHeader {
-        let NewShard { name, epoch, tenant_tag, .. } = self.shard;
-        // At most SHARD_BYTES_MAX.
-        let shard_bytes = u32::try_from(self.shard.payload().len()).unwrap_or(u32::MAX);
-        let block_crcs = self.block_crcs.clone();
-        ShardHeader { cluster, disk, name, epoch, tenant_tag, shard_bytes, block_crcs }
-    }
-
     pub(crate) fn name(&self) -> ShardName {
         self.shard.name
     }
 
-    pub(crate) fn file_bytes(&self) -> u64 {
+    pub(crate) fn record_bytes(&self) -> u64 {
         self.shard.buf.capacity() as u64
     }
 
@@ -134,12 +126,6 @@ impl CheckedShard {
         let shard_bytes = u32::try_from(buf.len() - HEADER_BYTES).unwrap_or(u32::MAX);
         ShardParts { epoch, tenant_tag, shard_bytes, block_crcs, buf }
     }
-
-    /// What the file holds.
-    pub(super) fn into_file(mut self, header: &ShardHeader) -> AlignedBuf {
-        header.encode(self.shard.buf.as_mut_slice());
-        self.shard.buf
-    }
 }
 
 /// What a store knows of a shard.
@@ -147,16 +133,10 @@ impl CheckedShard {
 pub struct ShardStat {
     /// The shard.
     pub name: ShardName,
-    /// Its length; of a shard with a damaged header, the room its file has for it.
+    /// Its length.
     pub shard_bytes: u32,
-    /// Of the group when it was written; 0 with a damaged header.
+    /// Of the group when it was written.
     pub epoch: Epoch,
-}
-
-impl ShardStat {
-    pub(super) fn of(header: &ShardHeader) -> Self {
-        Self { name: header.name, shard_bytes: header.shard_bytes, epoch: header.epoch }
-    }
 }
 
 /// Blocks of a shard, each verified.
@@ -177,8 +157,19 @@ pub struct ShardRead {
 pub struct Removed {
     /// Shards.
     pub shards: u64,
-    /// Bytes of their files.
+    /// Bytes of their records.
     pub bytes: u64,
+}
+
+/// The shards that a disk has of one slot of an extent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The extent.
+    pub extent: ExtentId,
+    /// The slot.
+    pub slot: SlotIndex,
+    /// The stripes of which a shard is there, in order; never empty.
+    pub stripes: Vec<StripeIndex>,
 }
 
 /// Whether a shard is there and whole.
@@ -214,7 +205,7 @@ pub struct StoreReport {
     pub failure: Option<String>,
     /// Which engine serves the disk.
     pub engine: String,
-    /// Damaged blocks, headers and files found since it was opened.
+    /// Damaged blocks and records found since it was opened.
     pub damaged_blocks: u64,
     /// There is no room for an ordinary write.
     pub full: bool,

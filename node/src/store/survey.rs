@@ -1,197 +1,179 @@
 //! What lies on a disk that nobody serves: for people who look into a disk, or save what is on it.
 //!
-//! Nothing is changed, nothing is healed, and one bad file is an entry of the list, never the end of it.
-//! One file after another is read whole, so memory is bounded by one shard and the names.
+//! The log is read like that of a store that has lost its index, with the index in memory: what is found is what a
+//! store would find. Nothing is changed and nothing is healed: what would be written to the disk is left out.
 
-use codec::verify_blocks;
-use env::{AlignedBuf, Disk, DiskFile, FileName, Priority, Read, StorageError};
+use env::{
+    AlignedBuf, Disk, DiskFile, FileName, MemoryKv, Priority, Read, Space, StorageError, StorageErrorKind,
+    Write,
+};
 use proto::{Epoch, ShardName};
 
-use super::index::Entry;
-use super::record::{self, HEADER_BYTES, ShardHeader};
-use crate::superblock::{self, Superblock};
+use super::index::TABLES;
+use super::record::{SegmentId, segment_file};
+use super::{Presence, ShardStore, StoreError};
+use crate::superblock::{self, Superblock, SuperblockError};
+
+/// Shards that are listed at once.
+const PAGE_SHARDS: usize = 1024;
+
+/// A disk of which nothing is changed: writes and flushes are left out.
+#[derive(Clone, Debug)]
+pub struct Unchanged<T>(T);
+
+/// The store of a disk, to be read only.
+pub type Evidence<D> = ShardStore<Unchanged<D>, MemoryKv>;
+
+/// Why a disk cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// It is no disk of a cluster.
+    #[error("no superblock and no header of a segment is whole: is this the directory of a disk?")]
+    NoDisk,
+    /// It cannot be read.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// Its log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// What lies on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// Which disk it is; nothing when no superblock is whole.
-    pub superblock: Option<Superblock>,
-    /// Every file with the name of a shard, in the order of names.
+    /// Which disk it is.
+    pub superblock: Superblock,
+    /// Every shard whose record can be found, in the order of names.
     pub shards: Vec<Surveyed>,
+    /// Damage of the log that has cost a record, or may have.
+    pub damaged_records: u64,
 }
 
-/// One shard, as its file shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surveyed {
-    /// By the name of the file.
+    /// Which.
     pub name: ShardName,
-    /// Of the group when it was written; 0 with a damaged header.
+    /// Of the group when it was written.
     pub epoch: Epoch,
-    /// Its length; with a damaged header, the room that its file has for it.
+    /// Its length.
     pub shard_bytes: u32,
-    /// Header and every block match their checksums, and it lies where it belongs: under its own name, and
-    /// on this disk as far as there is a superblock to tell.
+    /// Every block matches its checksum.
     pub whole: bool,
+    /// Where it lies.
+    pub place: RecordPlace,
 }
 
-/// The name of the file in which a store keeps the shard.
-pub fn file_name(shard: &ShardName) -> String {
-    record::file_name(shard)
+/// Where a record lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// The file of its segment.
+    pub file: FileName,
+    /// Where in the file it begins; a multiple of 4096.
+    pub offset: u64,
+    /// Its length, header and padding included; a multiple of 4096.
+    pub bytes: u64,
 }
 
-/// The shard that a store keeps in the file of this name; none when it is no shard's.
-pub fn shard_name(file: &FileName) -> Option<ShardName> {
-    record::parse_file_name(file)
+impl RecordPlace {
+    pub(super) fn new(segment: SegmentId, offset: u64, bytes: u64) -> Self {
+        Self { file: segment_file(segment), offset, bytes }
+    }
 }
 
-/// Lists and verifies all shards of a disk, and changes nothing.
+/// Opens the log of a disk to be read.
+///
+/// # Errors
+///
+/// See [`SurveyError`].
+pub async fn open<D: Disk>(disk: D) -> Result<Evidence<D>, SurveyError> {
+    let superblock = superblock::peek(&disk).await?.ok_or(SurveyError::NoDisk)?;
+    let (store, _) =
+        ShardStore::open(Unchanged(disk), MemoryKv::new(TABLES), superblock, None).await?;
+    Ok(store)
+}
+
+/// Lists and verifies all shards of a disk.
 ///
 /// Cancelling it leaves nothing behind.
 ///
 /// # Errors
 ///
-/// When the names on the disk cannot be listed.
-pub async fn survey<D: Disk>(disk: &D) -> Result<Survey, StorageError> {
-    let mut files: Vec<(ShardName, FileName)> = disk
-        .list()
-        .await?
-        .into_iter()
-        .filter_map(|file| record::parse_file_name(&file).map(|name| (name, file)))
-        .collect();
-    files.sort_unstable_by_key(|(name, _)| *name);
-    // A superblock that cannot be read is as good as none: the shards may be fine.
-    let superblock = superblock::peek(disk).await.ok().flatten();
-    let mut shards = Vec::with_capacity(files.len());
-    for (name, file) in files {
-        shards.push(look_at(disk, superblock.as_ref(), name, &file).await);
-    }
-    Ok(Survey { superblock, shards })
-}
-
-async fn look_at<D: Disk>(
-    disk: &D,
-    superblock: Option<&Superblock>,
-    name: ShardName,
-    file: &FileName,
-) -> Surveyed {
-    let unreadable = Surveyed { name, epoch: Epoch(0), shard_bytes: 0, whole: false };
-    let Ok(file) = disk.open(file).await else { return unreadable };
-    let file_bytes = file.size().await.ok().and_then(|bytes| Entry::of_file(bytes).file_bytes());
-    let Some(room) = file_bytes.and_then(|bytes| usize::try_from(bytes).ok()?.checked_sub(HEADER_BYTES))
-    else {
-        return unreadable;
-    };
-    let damaged = Surveyed { shard_bytes: u32::try_from(room).unwrap_or(u32::MAX), ..unreadable };
-    let batch = vec![
-        Read { offset: 0, buf: AlignedBuf::zeroed(HEADER_BYTES) },
-        Read { offset: HEADER_BYTES as u64, buf: AlignedBuf::zeroed(room) },
-    ];
-    let mut answers = file.read(batch, Priority::Scrub).await.into_iter();
-    let Some(Ok(page)) = answers.next() else { return damaged };
-    let Ok(header) = ShardHeader::decode(page.as_slice()) else { return damaged };
-    let payload = answers.next().and_then(Result::ok);
-    let payload = payload.as_ref().and_then(|bytes| bytes.as_slice().get(..header.shard_bytes as usize));
-    let blocks_match = payload.is_some_and(|bytes| verify_blocks(bytes, 0, &header.block_crcs).is_ok());
-    let at_home = header.name == name
-        && superblock.is_none_or(|disk| (disk.cluster, disk.uuid) == (header.cluster, header.disk))
-        && (header.shard_bytes as usize).next_multiple_of(HEADER_BYTES) == room;
-    Surveyed { name, epoch: header.epoch, shard_bytes: header.shard_bytes, whole: blocks_match && at_home }
-}
-
-#[cfg(test)]
-mod tests {
-    use proto::{ClusterId, DiskUuid, ExtentId, GroupId, SlotIndex, StripeIndex, TenantTag, Timestamp};
-
-    use super::*;
-    use crate::store::{NewShard, ShardStore};
-    use crate::testing::{MemDisk, block_on};
-
-    const SUPERBLOCK: Superblock =
-        Superblock { cluster: ClusterId(1), uuid: DiskUuid(2), created: Timestamp::ZERO };
-
-    fn name(extent: u128) -> ShardName {
-        let (group, stripe, slot) = (GroupId(7), StripeIndex(1), SlotIndex(2));
-        ShardName { group, extent: ExtentId(extent), stripe, slot }
-    }
-
-    fn file(extent: u128) -> String {
-        record::file_name(&name(extent))
-    }
-
-    async fn disk_with(extents: u128) -> MemDisk {
-        let disk = MemDisk::new(8 << 20);
-        superblock::format(&disk, &SUPERBLOCK).await.unwrap();
-        let store = ShardStore::open(disk.clone(), SUPERBLOCK, None).await.unwrap();
-        for extent in 0..extents {
-            let mut shard = NewShard::new(name(extent), Epoch(3), TenantTag(4), 128).unwrap();
-            shard.push(&[5; 128]).unwrap();
-            store.put(shard.seal().unwrap(), Priority::Client).await.unwrap();
+/// See [`SurveyError`].
+pub async fn survey<D: Disk>(disk: D) -> Result<Survey, SurveyError> {
+    let store = open(disk).await?;
+    let damaged_records = store.report().await.damaged_blocks;
+    let mut shards = Vec::new();
+    for group in store.groups()? {
+        let mut after = None;
+        loop {
+            let page = store.list(group, after, PAGE_SHARDS).await?;
+            for stat in &page.shards {
+                let Some(place) = store.place(stat.name)? else { continue };
+                let whole = matches!(store.check(stat.name, Priority::Scrub).await?, Presence::Whole(_));
+                let (name, epoch, shard_bytes) = (stat.name, stat.epoch, stat.shard_bytes);
+                shards.push(Surveyed { name, epoch, shard_bytes, whole, place });
+            }
+            after = page.shards.last().map(|stat| stat.name);
+            if !page.more {
+                break;
+            }
         }
-        disk
+    }
+    Ok(Survey { superblock: *store.superblock(), shards, damaged_records })
+}
+
+impl<D: Disk> Disk for Unchanged<D> {
+    type File = Unchanged<D::File>;
+
+    async fn list(&self) -> Result<Vec<FileName>, StorageError> {
+        self.0.list().await
     }
 
-    fn verdicts(survey: &Survey) -> Vec<(u128, u64, u32, bool)> {
-        let one = |shard: &Surveyed| (shard.name.extent.0, shard.epoch.0, shard.shard_bytes, shard.whole);
-        survey.shards.iter().map(one).collect()
+    async fn open(&self, name: &FileName) -> Result<Self::File, StorageError> {
+        self.0.open(name).await.map(Unchanged)
     }
 
-    /// Each kind of damage spoils its own entry alone, and the disk is as it was before.
-    #[test]
-    fn one_bad_file_is_an_entry() {
-        block_on(async {
-            let disk = disk_with(7).await;
-            disk.damage(&file(1), 20);
-            disk.damage(&file(2), HEADER_BYTES + 5);
-            disk.plant(&file(3), vec![1; 100]);
-            disk.plant(&file(4), disk.content(&file(0)));
-            disk.plant(&file(5), Vec::new());
-            disk.plant("w-0000000000000001", vec![0; 8192]);
-            disk.plant("somebody-else", vec![0; 3]);
-            let names = disk.list().await.unwrap();
-            let survey = survey(&disk).await.unwrap();
-            assert_eq!(survey.superblock, Some(SUPERBLOCK));
-            let expected = [
-                (0, 3, 128, true),
-                (1, 0, 4096, false),
-                (2, 3, 128, false),
-                (3, 0, 0, false),
-                (4, 3, 128, false),
-                (5, 0, 0, false),
-                (6, 3, 128, true),
-            ];
-            assert_eq!(verdicts(&survey), expected);
-            assert_eq!(disk.list().await.unwrap(), names);
-        });
+    async fn create(&self, name: &FileName, _: u64) -> Result<Self::File, StorageError> {
+        let problem = format!("{name} is not made on a disk that is not to be changed");
+        Err(StorageError::new(StorageErrorKind::Invalid, problem))
     }
 
-    /// A shard of another disk is not whole here; without any superblock its checksums decide, and one
-    /// superblock is enough.
-    #[test]
-    fn superblocks_tell_the_disk() {
-        block_on(async {
-            let disk = disk_with(1).await;
-            let other = MemDisk::new(8 << 20);
-            other.plant(&file(0), disk.content(&file(0)));
-            let there = survey(&other).await.unwrap();
-            assert_eq!((there.superblock, verdicts(&there)), (None, vec![(0, 3, 128, true)]));
-            let foreign = Superblock { uuid: DiskUuid(9), ..SUPERBLOCK };
-            other.plant("superblock", vec![0; 4096]);
-            other.plant("superblock.copy", foreign.encode().as_slice().to_vec());
-            let there = survey(&other).await.unwrap();
-            assert_eq!((there.superblock, verdicts(&there)), (Some(foreign), vec![(0, 3, 128, false)]));
-            assert_eq!(other.content("superblock"), vec![0; 4096], "nothing is healed");
-        });
+    async fn rename(&self, _: &FileName, _: &FileName) -> Result<(), StorageError> {
+        Ok(())
     }
 
-    /// A disk that cannot be read gives entries, not an error.
-    #[test]
-    fn an_unreadable_disk_is_listed() {
-        block_on(async {
-            let disk = disk_with(2).await;
-            disk.fail("read");
-            let survey = survey(&disk).await.unwrap();
-            assert_eq!(survey.superblock, None);
-            assert_eq!(verdicts(&survey), [(0, 0, 4096, false), (1, 0, 4096, false)]);
-        });
+    async fn remove(&self, _: &FileName) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn flush_names(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn space(&self) -> Result<Space, StorageError> {
+        self.0.space().await
+    }
+
+    fn engine(&self) -> String {
+        self.0.engine()
+    }
+}
+
+impl<F: DiskFile> DiskFile for Unchanged<F> {
+    async fn write(&self, _: Vec<Write>, _: Priority) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn read(&self, batch: Vec<Read>, priority: Priority) -> Vec<Result<AlignedBuf, StorageError>> {
+        self.0.read(batch, priority).await
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn size(&self) -> Result<u64, StorageError> {
+        self.0.size().await
     }
 }

@@ -4,8 +4,7 @@ use env::{Disk, Kv, Space};
 use proto::limits::SHARD_BYTES_MIN;
 
 use super::record::PAGE_BYTES;
-use super::{Inner, busy};
-use crate::store::{StoreError, capacity};
+use super::{Inner, StoreError, busy};
 
 /// Segments that shards never take: one for compaction, one for deletions, and one that is being left.
 const SPARE: u64 = 3;
@@ -16,8 +15,11 @@ const QUEUED_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Room {
     limit_bytes: Option<u64>,
-    space: Space,
     segment_bytes: u64,
+    /// Of the whole disk.
+    disk_bytes: u64,
+    /// Segments that the disk had room for when it was asked last, those that are there included.
+    segments_possible: u64,
     /// Promised to writes under way.
     reserved_bytes: u64,
     /// The write that did not fit; the disk counts as full until it would.
@@ -25,21 +27,34 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(limit_bytes: Option<u64>, space: Space, segment_bytes: u64) -> Self {
-        Self { limit_bytes, space, segment_bytes, reserved_bytes: 0, refused_bytes: 0 }
+    /// `space` as the disk tells it with so many segments there.
+    pub(super) fn new(limit_bytes: Option<u64>, space: Space, segment_bytes: u64, segments: usize) -> Self {
+        let mut room = Self {
+            limit_bytes,
+            segment_bytes,
+            disk_bytes: 0,
+            segments_possible: 0,
+            reserved_bytes: 0,
+            refused_bytes: 0,
+        };
+        room.set_space(space, segments);
+        room
     }
 
-    pub(super) fn set_space(&mut self, space: Space) {
-        self.space = space;
+    /// The disk may hold other things, too.
+    pub(super) fn set_space(&mut self, space: Space, segments: usize) {
+        self.disk_bytes = space.capacity_bytes;
+        self.segments_possible = (space.available_bytes / self.segment_bytes).saturating_add(segments as u64);
     }
 
+    /// Bytes that the disk may hold: the operator's limit or all of the disk, whichever is less.
     pub(super) fn capacity_bytes(&self) -> u64 {
-        capacity::capacity(self.limit_bytes, self.space)
+        self.limit_bytes.unwrap_or(u64::MAX).min(self.disk_bytes)
     }
 
     /// Segments that the disk may have.
     pub(super) fn segments_max(&self) -> u64 {
-        self.capacity_bytes() / self.segment_bytes
+        (self.capacity_bytes() / self.segment_bytes).min(self.segments_possible)
     }
 
     /// Whether `incoming` more bytes fit beside `used` ones. A sixteenth stays free, so that compaction always finds

@@ -12,7 +12,7 @@ use super::changes::Changes;
 use super::list::Pages;
 use super::problem::IndexProblem;
 use super::rows::{self, Location, Position, SEGMENTS, SHARDS, SegmentRow, SegmentState};
-use crate::log::record::SegmentId;
+use crate::store::record::SegmentId;
 
 /// All but the shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

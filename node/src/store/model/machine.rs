@@ -7,25 +7,30 @@ use std::time::Duration;
 
 use env::{Batch, Disks, Env, KeyRange, Kv, KvRead, Kvs, Order, Spawn, Task};
 use futures_util::future::join_all;
-use proto::{ClusterId, DiskUuid, ExtentId, GroupId};
-use simhost::disk::SimDisk;
+use proto::{ClusterId, DiskUuid, ExtentId, GroupId, Timestamp};
 use simhost::kv::{ForensicKv, SimKv};
 use simhost::{Death, Host, SimEnv, Story, TaskHandle, World, WorldOptions, lock};
 
 use super::super::index::TABLES;
-use super::super::record::Realm;
-use super::super::{LogOptions, LogStore};
+use super::super::ShardStore;
 use super::acts::{Answer, Store};
 use super::history::{Doom, Fate, Operation, When};
 use super::universe::{NAMES, group};
 use crate::store::{Held, ShardStat, StoreError, StoreReport};
+use crate::superblock::Superblock;
 
 const PATH: &str = "/disk";
 const INDEX: &str = "index";
 /// Small, so that segments fill up and are used again.
 const SEGMENT_BYTES: u64 = 256 << 10;
 const SEGMENTS: u64 = 12;
-const REALM: Realm = Realm { cluster: ClusterId(1), disk: DiskUuid(2), salt: 0x5a17_5a17 };
+const SUPERBLOCK: Superblock = Superblock {
+    cluster: ClusterId(1),
+    uuid: DiskUuid(2),
+    created: Timestamp::ZERO,
+    salt: 0x5a17_5a17,
+    segment_bytes: SEGMENT_BYTES,
+};
 /// Steps whose index is remembered.
 const SNAPSHOTS_MAX: usize = 12;
 /// Shards on a page when everything is looked at.
@@ -265,9 +270,7 @@ async fn index(env: SimEnv, snapshot: Option<ForensicKv>, fate: Fate) -> Result<
 
 async fn start(env: SimEnv, kv: SimKv) -> Result<Running, String> {
     let disk = env.disks().open(PATH).await.map_err(|error| error.to_string())?;
-    let options = LogOptions { segment_bytes: SEGMENT_BYTES, limit_bytes: None };
-    let opened: Result<(LogStore<SimDisk, SimKv>, _), StoreError> =
-        LogStore::open(disk, kv, REALM, options).await;
+    let opened: Result<(Store, _), StoreError> = ShardStore::open(disk, kv, SUPERBLOCK, None).await;
     let (store, work) = opened.map_err(|error| error.to_string())?;
     Ok(Running { store, writer: env.spawn().spawn("log", work) })
 }

@@ -87,7 +87,7 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
     /// The segment's incarnation; none when it has no header and no record.
     async fn incarnation(&mut self, file: &D::File, segment: SegmentId) -> Result<Option<u64>, StoreError> {
         let parts = self.parts;
-        let problem = match read_header::<D>(file, &parts.realm).await? {
+        let problem = match read_header::<D>(file, &parts.realm, segment).await? {
             Ok(header) => {
                 self.durable_to = self.durable_to.max(header.durable_to);
                 self.newest = self.newest.max(header.durable_to);
@@ -229,7 +229,8 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
         }
         let mut cut = BTreeSet::new();
         while let Some((sequence, (record, file))) = self.waiting.pop_first() {
-            let follows = record.previous == self.done.sequence;
+            // What came before it may lie in a segment that was freed since.
+            let follows = record.previous == self.done.sequence || record.previous <= self.durable_to;
             if !follows || !is_readable(self.parts, &record, &file).await? {
                 let (disk, place, count) = (self.parts.realm.disk, record.place, self.waiting.len() + 1);
                 info!(%disk, %place, sequence, count, "torn records at the end of the log are left out");

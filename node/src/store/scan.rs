@@ -161,11 +161,14 @@ impl<F: DiskFile> Scan<F> {
 pub(super) async fn read_header<D: Disk>(
     file: &D::File,
     realm: &Realm,
+    segment: SegmentId,
 ) -> Result<Result<SegmentHeader, RecordProblem>, StoreError> {
     let batch = vec![Read { offset: 0, buf: AlignedBuf::zeroed(PAGE_BYTES) }];
-    match file.read(batch, Priority::Client).await.pop() {
-        Some(Ok(page)) => Ok(SegmentHeader::decode(realm, page.as_slice())),
-        Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
-        Some(Err(_)) | None => Ok(SegmentHeader::decode(realm, &[])),
-    }
+    let page = match file.read(batch, Priority::Client).await.pop() {
+        Some(Ok(page)) => Some(page),
+        Some(Err(error)) if error.kind() == StorageErrorKind::Busy => return Err(StoreError::failed(&error)),
+        Some(Err(_)) | None => None,
+    };
+    let header = SegmentHeader::decode(realm, page.as_ref().map_or(&[], AlignedBuf::as_slice));
+    Ok(header.and_then(|header| header.is_of(segment).map(|()| header)))
 }

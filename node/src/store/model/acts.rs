@@ -9,13 +9,13 @@ use proto::limits::BLOCK_BYTES;
 use simhost::disk::SimDisk;
 use simhost::kv::SimKv;
 
-use super::super::LogStore;
+use super::super::ShardStore;
 use super::history::Operation;
 use super::reference::{Act, State};
 use super::universe::{NAMES, Shard, group, name, number};
 use crate::store::{Presence, Removed, ShardPage, ShardRead, ShardStat, StoreError};
 
-pub(super) type Store = LogStore<SimDisk, SimKv>;
+pub(super) type Store = ShardStore<SimDisk, SimKv>;
 
 /// What a store answered.
 pub(super) enum Answer {

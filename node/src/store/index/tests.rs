@@ -8,7 +8,7 @@ use proto::{ClusterId, DiskUuid, Epoch, ExtentId, GroupId, SlotIndex, StripeInde
 
 use super::SegmentState::{Free, InLog, Leaving};
 use super::*;
-use crate::log::testing::MemKv;
+use crate::store::testing::MemKv;
 use crate::store::Held;
 
 const REALM: Realm = Realm {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proto::ShardName;
 
 use super::rows::{Location, Position, SegmentState};
-use crate::log::record::SegmentId;
+use crate::store::record::SegmentId;
 
 /// Changes that take effect together. Of several about the same shard or segment the last one counts.
 #[derive(Clone, Debug, Default)]
@@ -49,10 +49,5 @@ impl Changes {
     /// Shards that it tells of.
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
-    }
-
-    /// True when it changes nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.shards.is_empty() && self.segments.is_empty() && self.position.is_none()
     }
 }

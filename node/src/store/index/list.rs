@@ -13,7 +13,7 @@ use proto::{ExtentId, GroupId, ShardName, SlotIndex, StripeIndex};
 use super::Index;
 use super::problem::IndexProblem;
 use super::rows::{self, Location, SHARDS};
-use crate::log::record::SegmentId;
+use crate::store::record::SegmentId;
 use crate::store::Held;
 
 /// Rows read at once.

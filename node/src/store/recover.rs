@@ -115,7 +115,7 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
         let rows = self.index.segments();
         for segment in self.there.iter().filter(|segment| !rows.contains_key(segment)) {
             let file = self.open(*segment).await.map_err(|error| StoreError::failed(&error))?;
-            let header = read_header::<D>(&file, &self.realm).await?;
+            let header = read_header::<D>(&file, &self.realm, *segment).await?;
             let Ok(header) = header else {
                 // It was being made when the power failed.
                 drop(file);

@@ -33,7 +33,7 @@ use proto::limits::{SHARD_ALIGN_BYTES, SHARD_BYTES_MAX, SLOTS_MAX};
 use proto::{ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex};
 
 use super::problem::IndexProblem;
-use crate::log::record::{PAGE_BYTES, Realm, SegmentId};
+use crate::store::record::{PAGE_BYTES, Realm, SegmentId};
 
 pub(super) const SHARDS: Table = "shards";
 pub(super) const SEGMENTS: Table = "segments";

@@ -31,7 +31,7 @@ use crate::block::{BLOCK_HEADER_BYTES, BlockReader, BlockWriter};
 /// The format that this software writes, and the newest that it reads.
 pub(crate) const VERSION: u32 = 1;
 /// Unit of a log: headers have one page, payloads whole ones.
-pub(crate) const PAGE_BYTES: usize = BLOCK_HEADER_BYTES;
+pub const PAGE_BYTES: usize = BLOCK_HEADER_BYTES;
 /// Bytes of a page, as offsets are counted.
 pub(super) const PAGE: u64 = PAGE_BYTES as u64;
 const MAGIC: [u8; 8] = *b"CADOLEsg";
@@ -184,6 +184,23 @@ impl SegmentHeader {
         let header = Self { segment, incarnation, segment_bytes, durable_to };
         header.check()?;
         Ok(header)
+    }
+
+    /// Compares with the segment in whose file it stands.
+    pub(super) fn is_of(&self, expected: SegmentId) -> Result<(), RecordProblem> {
+        if self.segment == expected {
+            return Ok(());
+        }
+        Err(Foreign::Segment { found: self.segment, expected }.into())
+    }
+
+    /// The realm that the header of a segment carries, whichever that is, and the length of segments there: what is
+    /// left to tell the disk when its superblocks are lost.
+    pub(crate) fn realm_of(bytes: &[u8]) -> Option<(Realm, u64)> {
+        let mut block = BlockReader::new(bytes, MAGIC, VERSION).ok()?;
+        let (cluster, disk) = (ClusterId(block.u128()), DiskUuid(block.u128()));
+        let realm = Realm { cluster, disk, salt: block.u64() };
+        Some((realm, Self::decode(&realm, bytes).ok()?.segment_bytes))
     }
 
     fn check(&self) -> Result<(), RecordProblem> {

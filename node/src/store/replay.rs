@@ -65,7 +65,7 @@ pub(super) async fn replay<D: Disk, K: Kv>(
     let mut at = Some((position.segment, position.incarnation, position.end));
     while let Some((segment, incarnation, end)) = at {
         let Ok(file) = parts.open(segment).await else { return Ok(None) };
-        match read_header::<D>(&file, &parts.realm).await? {
+        match read_header::<D>(&file, &parts.realm, segment).await? {
             Ok(header) if header.incarnation != incarnation => return Ok(None),
             Ok(_) => {}
             Err(problem) => {
@@ -144,7 +144,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
         let unknown = || parts.there.iter().find(|id| !rows.contains_key(id) && !read.contains(id));
         let Some(segment) = free.map(|(id, _)| id).or_else(unknown).copied() else { return Ok(None) };
         let Ok(file) = parts.open(segment).await else { return Ok(None) };
-        let Ok(header) = read_header::<D>(&file, &parts.realm).await? else { return Ok(None) };
+        let Ok(header) = read_header::<D>(&file, &parts.realm, segment).await? else { return Ok(None) };
         let at = (segment, header.incarnation);
         let mut scan = Scan::new(file, parts.realm, at, parts.segment_bytes, Priority::Client);
         let goes_on = |there| matches!(there, There::Record(record) if record.sequence > self.last);
