@@ -120,6 +120,9 @@ pub struct Node {
     /// Time between two searches for shards that were written and never committed.
     #[serde(default = "defaults::orphan_period_s")]
     pub orphan_period_s: u64,
+    /// Directory for the indexes of its disks, on a fast drive if there is one. What is lost there is made again
+    /// from the disks.
+    pub data: PathBuf,
     /// What serves its disks.
     #[serde(default)]
     pub disk_engine: DiskEngine,
@@ -234,8 +237,11 @@ impl Config {
         if let Some(meta) = &mut self.meta {
             meta.data = base.join(&meta.data);
         }
-        for disk in self.node.iter_mut().flat_map(|node| &mut node.disks) {
-            disk.path = base.join(&disk.path);
+        if let Some(node) = &mut self.node {
+            node.data = base.join(&node.data);
+            for disk in &mut node.disks {
+                disk.path = base.join(&disk.path);
+            }
         }
     }
 
@@ -385,6 +391,7 @@ mod tests {
         rack = "r1"
         listen = "127.0.0.1:0"
         metas = ["127.0.0.1:7101"]
+        data = "indexes"
         [[node.disk]]
         name = "d0"
         path = "disk-0"

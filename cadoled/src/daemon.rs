@@ -94,7 +94,9 @@ pub fn run_node(file: &Path) -> anyhow::Result<End> {
     }
     init_log(&config.log)?;
     runtime()?.block_on(async {
-        let host = Host::start(HostOptions::new(credentials).disk_engine(node.disk_engine.into()))?;
+        let options =
+            HostOptions::new(credentials).disk_engine(node.disk_engine.into()).kv_directory(&node.data);
+        let host = Host::start(options)?;
         let server = node::Server::start(host, node_options(&node)).await?;
         info!(id = %node.id, address = server.address(), "storage node started");
         Signals::new()?.stop().await;

@@ -13,7 +13,7 @@ use client::{Bucket, GetError, GetOptions, ObjectStat, PutOptions};
 use futures_util::{StreamExt, stream};
 use os::Host;
 use proto::wire::request::Call;
-use proto::{MetaId, Role, wire};
+use proto::{ExtentId, MetaId, Role, wire};
 use tests::peer::Peer;
 use tests::{Content, ContentSource, Ledger, Random, TestCluster, get, key, put, shape, shards};
 use tokio::task::JoinHandle;
@@ -430,17 +430,17 @@ async fn damaged_and_deleted_shards_are_made_again() {
     for (size, harm) in [
         (3_000_000, Harm::FlipPayload),
         (3_000_001, Harm::FlipHeader),
-        (3_000_002, Harm::Truncate),
-        (3_000_003, Harm::Delete),
+        (3_000_002, Harm::LoseHalf),
+        (3_000_003, Harm::LoseAll),
         (50_000, Harm::FlipPayload),
-        (50_001, Harm::Delete),
+        (50_001, Harm::RemoveSegment),
     ] {
         for stopped in [false, true] {
             let (name, content) = (format!("{harm:?}/{size}/{stopped}"), Content::new(size, size));
             put(&bucket, &name, content).await.expect("put");
             let before = shards_of(&cluster, &bucket, &name).await;
             let victim = before.first().expect("slot 0 has a shard").clone();
-            let original = victim.read();
+            let original = victim.payload();
             if stopped {
                 cluster.kill(&victim.node);
             }
@@ -457,61 +457,57 @@ async fn damaged_and_deleted_shards_are_made_again() {
     cluster.wait_whole(&operator, HEALING).await;
 }
 
-/// What happens to a shard's file.
+/// What happens to a shard's record.
 #[derive(Clone, Copy, Debug)]
 enum Harm {
     FlipPayload,
     FlipHeader,
-    Truncate,
-    Delete,
+    LoseHalf,
+    LoseAll,
+    /// With all that lies in it; a node that runs has it open, and loses it at its next start.
+    RemoveSegment,
 }
 
 impl Harm {
-    fn inflict(self, shard: &shards::ShardFile) {
+    fn inflict(self, shard: &shards::Shard) {
         match self {
             Self::FlipPayload => shard.damage(shards::HEADER_BYTES + 1234),
             Self::FlipHeader => shard.damage(40),
-            Self::Truncate => shard.truncate(shard.bytes / 2),
-            Self::Delete => shard.remove(),
+            Self::LoseHalf => shard.zero(shard.bytes / 2),
+            Self::LoseAll => shard.zero(0),
+            Self::RemoveSegment => shard.remove_file(),
         }
     }
 }
 
-/// The files of an object's only extent, by slot.
-async fn shards_of(cluster: &TestCluster, bucket: &Bucket<Host>, name: &str) -> Vec<shards::ShardFile> {
+/// The shards of an object's only extent, by slot.
+async fn shards_of(cluster: &TestCluster, bucket: &Bucket<Host>, name: &str) -> Vec<shards::Shard> {
     let stat = bucket.stat(&key(name)).await.expect("stat");
-    let extent: String = stat.extents[0].id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut files = shards::all(cluster.path());
-    files.retain(|shard| shard.name().contains(&extent));
-    files.sort_by_key(|shard| shard.name().to_owned());
-    files
+    let extent = ExtentId::from_wire(&stat.extents[0].id).expect("an extent");
+    let mut found = shards::all(cluster.path());
+    found.retain(|shard| shard.name.extent == extent);
+    found.sort_by_key(|shard| shard.name);
+    found
 }
 
-/// Reads until the damage is noticed and the file is again what it was: a read may have asked other
+/// Reads until the damage is noticed and the shard is again what it was: a read may have asked other
 /// slots than the damaged one.
 async fn made_again(
     cluster: &TestCluster,
     bucket: &Bucket<Host>,
     name: &str,
-    victim: &shards::ShardFile,
+    victim: &shards::Shard,
     original: &[u8],
 ) {
-    let payload = usize::try_from(shards::HEADER_BYTES).expect("fits");
     let start = Instant::now();
     loop {
-        let files = shards_of(cluster, bucket, name).await;
-        let found = files.iter().find(|file| file.name() == victim.name());
-        let same = found.is_some_and(|file| {
-            // A file may be replaced just while it is looked at.
-            std::fs::read(&file.path).is_ok_and(|bytes| {
-                bytes.get(payload..) == original.get(payload..) && shards::is_header_whole(&bytes)
-            })
-        });
-        if same {
+        let there = shards_of(cluster, bucket, name).await;
+        let found = there.iter().find(|shard| shard.name == victim.name && shard.whole);
+        if found.is_some_and(|shard| shard.payload() == original) {
             eprintln!("{name}: made again after {} ms", start.elapsed().as_millis());
             return;
         }
-        assert!(start.elapsed() < HEALING, "{name}: {} was not made again", victim.path.display());
+        assert!(start.elapsed() < HEALING, "{name}: {victim:?} was not made again");
         get(bucket, name).await.expect("still readable");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

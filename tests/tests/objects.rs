@@ -10,7 +10,7 @@ use bytes::Bytes;
 use client::{Bucket, DeleteError, GetError, ListOptions, Precondition, PutError, PutOptions, Tolerance};
 use futures_util::{StreamExt, stream};
 use os::Host;
-use proto::{ErrorCode, Version};
+use proto::{ErrorCode, ExtentId, Version};
 use tests::{Content, SharedCluster, get, get_range, key, put, put_with, shards};
 
 /// A stripe of `rs-4-2`.
@@ -173,9 +173,9 @@ async fn deletes_are_idempotent_and_free_the_disks() {
     put(&bucket, "doomed", content).await.expect("put");
     put(&bucket, "neighbour", content).await.expect("put");
     let extent = bucket.stat(&key("doomed")).await.expect("stat").extents[0].id.clone();
-    let extent: String = extent.iter().map(|byte| format!("{byte:02x}")).collect();
+    let extent = ExtentId::from_wire(&extent).expect("an extent");
     let on_disk = |cluster: &SharedCluster| {
-        shards::all(cluster.path()).iter().filter(|shard| shard.name().contains(&extent)).count()
+        shards::all(cluster.path()).iter().filter(|shard| shard.name.extent == extent).count()
     };
     assert_eq!(on_disk(&cluster), 6, "shards of {extent}");
     assert!(bucket.delete(&key("doomed"), Precondition::None).await.expect("deleted"));

@@ -6,7 +6,7 @@
 //!   clusterctl.toml    for clusterctl, as operator
 //!   ca/  certs/
 //!   meta-1/  meta.toml  data/  log  pid
-//!   node-1/  node.toml  disk-0/  disk-1/  log  pid
+//!   node-1/  node.toml  data/  disk-0/  disk-1/  log  pid
 //! ```
 
 use std::fs;
@@ -218,6 +218,7 @@ impl Layout {
                 metas: self.meta_addresses(),
                 audit_period_s: defaults::audit_period_s(),
                 orphan_period_s: defaults::orphan_period_s(),
+                data: PathBuf::from("data"),
                 disk_engine: DiskEngine::default(),
                 disks: (0..shape.disks).map(disk).collect::<anyhow::Result<_>>()?,
             }),
