@@ -6,16 +6,15 @@ use codec::block_checksums;
 use env::Priority;
 use proto::ShardName;
 use proto::limits::BLOCK_BYTES;
-use simhost::disk::SimDisk;
-use simhost::kv::SimKv;
 
 use super::super::ShardStore;
 use super::history::Operation;
+use super::plants::{PlantedDisk, PlantedKv};
 use super::reference::{Act, State};
 use super::universe::{NAMES, Shard, group, name, number};
 use crate::store::{Presence, Removed, ShardPage, ShardRead, ShardStat, StoreError};
 
-pub(super) type Store = ShardStore<SimDisk, SimKv>;
+pub(super) type Store = ShardStore<PlantedDisk, PlantedKv>;
 
 /// What a store answered.
 pub(super) enum Answer {

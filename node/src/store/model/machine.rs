@@ -8,13 +8,14 @@ use std::time::Duration;
 use env::{Batch, Disks, Env, KeyRange, Kv, KvRead, Kvs, Order, Spawn, Task};
 use futures_util::future::join_all;
 use proto::{ClusterId, DiskUuid, ExtentId, GroupId, Timestamp};
-use simhost::kv::{ForensicKv, SimKv};
+use simhost::kv::ForensicKv;
 use simhost::{Death, Host, SimEnv, Story, TaskHandle, World, WorldOptions, lock};
 
 use super::super::index::TABLES;
 use super::super::ShardStore;
 use super::acts::{Answer, Store};
 use super::history::{Doom, Fate, Operation, When};
+use super::plants::{Bug, Plant, PlantedDisk, PlantedKv};
 use super::universe::{NAMES, group};
 use crate::store::{Held, ShardStat, StoreError, StoreReport};
 use crate::superblock::Superblock;
@@ -49,6 +50,7 @@ struct Running {
 /// See the module.
 pub(super) struct Machine {
     host: Host,
+    plant: Plant,
     /// Of the last process, dead or alive.
     env: Option<SimEnv>,
     running: Option<Running>,
@@ -81,11 +83,12 @@ pub(super) fn world(seed: u64, story: Story) -> World {
 
 impl Machine {
     /// A machine with an empty disk, switched off.
-    pub(super) fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World, bug: Option<Bug>) -> Self {
         let host = world.add_host("a", "node/1".parse().unwrap());
         host.insert_disk(PATH, SEGMENTS * SEGMENT_BYTES);
         Self {
             host,
+            plant: Plant::new(bug, SUPERBLOCK.realm()),
             env: None,
             running: None,
             snapshots: VecDeque::new(),
@@ -187,9 +190,11 @@ impl Machine {
 
     async fn recover(&mut self, fate: Fate) -> Option<Result<Running, String>> {
         let env = self.env.clone()?;
-        let kv = self.on_host(index(env.clone(), self.snapshot(fate), fate)).await?;
+        let kv = self.on_host(index(env.clone(), self.plant.clone(), self.snapshot(fate), fate)).await?;
         self.arm();
-        self.on_host(async move { start(env, kv?).await }).await
+        self.plant.booted();
+        let plant = self.plant.clone();
+        self.on_host(async move { start(env, plant, kv?).await }).await
     }
 
     fn snapshot(&self, fate: Fate) -> Option<ForensicKv> {
@@ -247,7 +252,12 @@ impl Machine {
 }
 
 /// Opens the index in the state that it is to have.
-async fn index(env: SimEnv, snapshot: Option<ForensicKv>, fate: Fate) -> Result<SimKv, String> {
+async fn index(
+    env: SimEnv,
+    plant: Plant,
+    snapshot: Option<ForensicKv>,
+    fate: Fate,
+) -> Result<PlantedKv, String> {
     let kvs = env.kvs();
     let restored = async {
         if fate != Fate::Kept {
@@ -265,13 +275,16 @@ async fn index(env: SimEnv, snapshot: Option<ForensicKv>, fate: Fate) -> Result<
         kv.flush().await?;
         Ok(kv)
     };
-    restored.await.map_err(|error: env::StorageError| format!("its index: {error}"))
+    let kv = restored.await.map_err(|error: env::StorageError| format!("its index: {error}"));
+    kv.map(|kv| PlantedKv::new(kv, plant))
 }
 
-async fn start(env: SimEnv, kv: SimKv) -> Result<Running, String> {
+async fn start(env: SimEnv, plant: Plant, kv: PlantedKv) -> Result<Running, String> {
     let disk = env.disks().open(PATH).await.map_err(|error| error.to_string())?;
+    let disk = PlantedDisk::new(disk, plant.clone());
     let opened: Result<(Store, _), StoreError> = ShardStore::open(disk, kv, SUPERBLOCK, None).await;
     let (store, work) = opened.map_err(|error| error.to_string())?;
+    plant.opened();
     Ok(Running { store, writer: env.spawn().spawn("log", work) })
 }
 
