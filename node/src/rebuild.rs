@@ -10,6 +10,7 @@ use env::rpc::Target;
 use env::{Env, Expect, Priority};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use proto::limits::HINT_BYTES_MAX;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Outcome;
 use proto::{ErrorCode, ExtentId, Failure, Identity, ShardName, SlotIndex, StripeIndex, TenantTag, wire};
@@ -48,6 +49,8 @@ impl ExtentToMake {
 struct Fetched {
     bytes: Bytes,
     tenant_tag: TenantTag,
+    /// What its stripe says of the object; nothing when it was written by who knew of no hints.
+    hint: Bytes,
 }
 
 /// Makes the shards of one slot of one group.
@@ -131,6 +134,7 @@ impl<'a, E: Env> SlotMaker<'a, E> {
             self.store.delete(name).await?;
         }
         let mut shard = NewShard::new(name, self.placement.epoch, made.tenant_tag, shard_bytes)?;
+        shard = shard.with_hint(made.hint)?;
         shard.push(&made.bytes)?;
         self.store.put(shard.seal()?, Priority::Repair).await?;
         Ok(())
@@ -214,13 +218,18 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         }
         verify_blocks(&reply.payload, 0, &head.block_crc32c)
             .map_err(|error| Failure::new(ErrorCode::ChecksumMismatch, error.to_string()))?;
-        Ok(Fetched { bytes: reply.payload, tenant_tag: TenantTag(head.tenant_tag) })
+        if head.hint.len() > HINT_BYTES_MAX {
+            let text = format!("shard {name} has a hint of {} bytes", head.hint.len());
+            return Err(Failure::new(ErrorCode::DamagedShard, text));
+        }
+        Ok(Fetched { bytes: reply.payload, tenant_tag: TenantTag(head.tenant_tag), hint: head.hint })
     }
 
     fn decode(&self, donors: Vec<(SlotIndex, Fetched)>) -> Result<Fetched, Failure> {
         let internal = |text: String| Failure::new(ErrorCode::Internal, text);
         let tenant_tag = donors.first().map(|(_, shard)| shard.tenant_tag);
         let tenant_tag = tenant_tag.ok_or_else(|| internal("no shard to decode from".to_owned()))?;
+        let hint = hint_of_stripe(donors.iter().map(|(slot, shard)| (*slot, &shard.hint)));
         let mut shards: Vec<Option<Bytes>> = vec![None; self.placement.geometry.slots()];
         for (slot, shard) in donors {
             if shard.tenant_tag != tenant_tag {
@@ -234,6 +243,33 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         self.codec.reconstruct(&mut shards, wanted).map_err(|error| internal(error.to_string()))?;
         let made = shards.get_mut(usize::from(self.slot.0)).and_then(Option::take);
         let bytes = made.ok_or_else(|| internal("the shard was not made".to_owned()))?;
-        Ok(Fetched { bytes, tenant_tag })
+        Ok(Fetched { bytes, tenant_tag, hint })
+    }
+}
+
+/// All shards of a stripe say the same of their object, but for those that say nothing. Should a writer have said
+/// different things, the one with the lowest slot counts, in whatever order they came.
+fn hint_of_stripe<'a>(shards: impl Iterator<Item = (SlotIndex, &'a Bytes)>) -> Bytes {
+    let said = shards.filter(|(_, hint)| !hint.is_empty());
+    said.min_by_key(|(slot, _)| *slot).map(|(_, hint)| hint.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard that is made again says what those say that it was made from, even if only one of them does.
+    #[test]
+    fn hints_are_passed_on() {
+        let (none, a, b) = (Bytes::new(), Bytes::from("a"), Bytes::from("b"));
+        for (said, expected) in [
+            (vec![], &none),
+            (vec![(0, &none), (5, &none)], &none),
+            (vec![(5, &a), (0, &none)], &a),
+            (vec![(3, &b), (1, &a)], &a),
+        ] {
+            let hint = hint_of_stripe(said.iter().map(|(slot, hint)| (SlotIndex(*slot), *hint)));
+            assert_eq!(&hint, expected, "{said:?}");
+        }
     }
 }

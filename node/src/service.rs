@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use env::rpc::{Answer, Handler, Incoming};
 use env::{Env, Priority};
 use proto::identity::Service;
-use proto::limits::{BLOCK_BYTES, LIST_PAGE_MAX};
+use proto::limits::{BLOCK_BYTES, HINT_BYTES_MAX, LIST_PAGE_MAX};
 use proto::wire::request::Call;
 use proto::wire::response::Result as Outcome;
 use proto::{
@@ -56,6 +57,9 @@ impl<E: Env> ShardService<E> {
         let (disk, epoch) = (DiskId(call.disk), Epoch(call.epoch));
         let tenant_tag = TenantTag(call.tenant_tag);
         check_tenant(&incoming.peer, tenant_tag)?;
+        if call.hint.len() > HINT_BYTES_MAX {
+            return Err(invalid(format!("a hint of {} bytes", call.hint.len())));
+        }
         let announced = incoming.payload.remaining();
         let shard_bytes = usize::try_from(announced).unwrap_or(usize::MAX);
         if call.block_crc32c.len() != shard_bytes.div_ceil(BLOCK_BYTES) {
@@ -69,7 +73,7 @@ impl<E: Env> ShardService<E> {
         }
         let store = self.store(disk)?;
         let spent = self.0.writes.spend(shard_bytes).await?;
-        let mut shard = NewShard::new(name, epoch, tenant_tag, shard_bytes)?;
+        let mut shard = NewShard::new(name, epoch, tenant_tag, shard_bytes)?.with_hint(call.hint)?;
         while let Some(bytes) = incoming.payload.next().await? {
             shard.push(&bytes)?;
         }
@@ -118,6 +122,7 @@ impl<E: Env> ShardService<E> {
             shard_bytes: read.shard_bytes,
             block_crc32c: read.block_crcs,
             tenant_tag: read.tenant_tag.0,
+            hint: hint_for(peer, read.hint),
         };
         Ok(Answer { payload: vec![spent.attach(read.bytes)], ..Answer::new(Outcome::ReadShard(reply)) })
     }
@@ -191,6 +196,11 @@ fn check_tenant(peer: &Identity, tag: TenantTag) -> Result<(), Failure> {
     }
 }
 
+/// It names a tenant's object: only nodes get it, which make shards again.
+fn hint_for(peer: &Identity, hint: Bytes) -> Bytes {
+    if matches!(peer, Identity::Node(_)) { hint } else { Bytes::new() }
+}
+
 fn shard_name(name: Option<wire::ShardName>) -> Result<ShardName, InvalidInput> {
     name.ok_or_else(|| InvalidInput::new("the request names no shard"))?.try_into()
 }
@@ -211,6 +221,17 @@ mod tests {
             [("tenant/dijon", true), ("tenant/beaune", false), ("node/1", true), ("operator/alice", true)]
         {
             assert_eq!(check_tenant(&peer.parse().unwrap(), tag).is_ok(), allowed, "{peer}");
+        }
+    }
+
+    /// What is kept with a shard names an object: nodes get it and nobody else.
+    #[test]
+    fn hints_are_for_nodes() {
+        for (peer, told) in
+            [("node/1", true), ("tenant/dijon", false), ("operator/alice", false), ("meta/1", false)]
+        {
+            let hint = hint_for(&peer.parse().unwrap(), Bytes::from("x"));
+            assert_eq!(!hint.is_empty(), told, "{peer}");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod frame;
+pub mod hint;
 pub mod id;
 pub mod identity;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod time;
 pub mod units;
 
 pub use error::{Detail, ErrorCode, Failure, InvalidInput, Remedy};
+pub use hint::ObjectHint;
 pub use id::{
     BucketId, ClusterId, CommandId, DiskId, DiskUuid, Epoch, ExtentId, GroupId, Incarnation, MetaId, NodeId,
     PartitionId, ProfileId, ShardName, SlotIndex, StripeIndex, TenantId, TenantTag, Version,

@@ -38,6 +38,9 @@ pub const USER_METADATA_BYTES_MAX: usize = 2 * 1024;
 /// Longest content type.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
+/// Longest hint of a shard.
+pub const HINT_BYTES_MAX: usize = 2 * 1024;
+
 /// Longest header of a request or reply.
 pub const HEADER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest payload of a request or reply: one shard.
@@ -68,3 +71,5 @@ const _: () = assert!(
 const _: () = assert!(EXTENTS_MAX * 48 <= HEADER_BYTES_MAX / 2);
 const _: () = assert!(INLINE_BYTES_MAX <= SMALL_BYTES_MAX_DEFAULT as usize);
 const _: () = assert!(TIMEOUT_MS_MAX < GRANT_MS);
+// A hint holds the longest names and key, and 128 bytes of numbers.
+const _: () = assert!(KEY_BYTES_MAX + 2 * NAME_BYTES_MAX + 128 <= HINT_BYTES_MAX);

@@ -158,6 +158,7 @@ async fn lies_about_shards_are_refused() {
         epoch,
         tenant_tag: TenantTag::of(&"demo".parse().expect("a name")).0,
         block_crc32c: crcs,
+        ..Default::default()
     };
     let payload = Bytes::from(vec![5; 64]);
     let mut crc = codec::Crc32c::new();
@@ -395,6 +396,7 @@ async fn foreign_shards(bucket: &Bucket<Host>, name: &str, tenant: &Peer) {
         epoch: placement.epoch,
         tenant_tag: TenantTag::of(&"demo".parse().expect("a name")).0,
         block_crc32c: vec![crc.finish()],
+        ..Default::default()
     };
     let drop =
         wire::DeleteExtent { group: placement.group, extent: extent.id.clone(), slot: 0, disk: place.disk };

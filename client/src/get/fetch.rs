@@ -241,6 +241,7 @@ mod tests {
             shard_bytes: 100_032,
             block_crc32c: block_checksums(&payload),
             tenant_tag: 9,
+            ..Default::default()
         };
         let take = |head: &wire::ReadShardReply, payload: Bytes| {
             let result = Outcome::ReadShard(head.clone());

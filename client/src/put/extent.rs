@@ -14,8 +14,9 @@ use proto::{
 };
 
 use super::choice::Choice;
+use super::hint::Hints;
 use super::progress::Progress;
-use super::shard::{ShardDone, ShardWrite};
+use super::shard::{ShardDone, ShardWrite, Unsent};
 use crate::cluster::Shared;
 use crate::error::{PutError, Reasons};
 use crate::group::Group;
@@ -73,6 +74,7 @@ pub(super) struct ExtentWriter<'a, E: Env> {
     group: Group,
     limits: Limits,
     progress: Progress,
+    hints: Hints,
     /// The bytes of the stripes that `progress` has in its window.
     window: VecDeque<Bytes>,
     length: u64,
@@ -92,6 +94,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
         tag: TenantTag,
         id: ExtentId,
         choice: Choice,
+        hints: Hints,
         limits: Limits,
     ) -> Self {
         let Choice { group, missing } = choice;
@@ -103,6 +106,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
             limits,
             progress: Progress::new(group.geometry().k(), group.slots(), missing),
             group,
+            hints,
             window: VecDeque::with_capacity(WINDOW_STRIPES),
             length: 0,
             refreshes: 0,
@@ -173,17 +177,19 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
         let encoded = self.group.codec.encode(bytes.clone()).map_err(|error| {
             PutError::Invalid(proto::InvalidInput::new(format!("a stripe cannot be encoded: {error}")))
         })?;
+        let hint = self.hints.of_stripe(bytes.len());
         self.window.push_back(bytes);
         let (stripe, slots) = self.progress.begin();
         let mut shards = encoded.into_shards();
         let taken = slots.iter().map(|slot| {
             let payload = std::mem::take(&mut shards[usize::from(slot.0)]);
-            self.shard(stripe, slot, payload)
+            self.shard(stripe, slot, Unsent { payload, hint: hint.clone() })
         });
         Ok(taken.collect())
     }
 
-    fn shard(&self, stripe: StripeIndex, slot: SlotIndex, payload: Bytes) -> ShardWrite {
+    fn shard(&self, stripe: StripeIndex, slot: SlotIndex, shard: Unsent) -> ShardWrite {
+        let Unsent { payload, hint } = shard;
         let place = self.group.place(slot);
         let name = ShardName { group: self.group.id, extent: self.id, stripe, slot };
         let call = wire::WriteShard {
@@ -192,6 +198,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
             epoch: self.group.epoch.0,
             tenant_tag: self.tag.0,
             block_crc32c: block_checksums(&payload),
+            hint,
         };
         ShardWrite { stripe, slot, target: place.target(), call, payload }
     }
@@ -205,7 +212,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
 
     async fn settle(&mut self, done: ShardDone) -> Settled {
         let ShardDone { stripe, slot, epoch, result } = done;
-        let (error, payload) = match result {
+        let (error, shard) = match result {
             Ok(()) => {
                 self.progress.acknowledged(stripe, slot, self.shared.env.clock().now());
                 return Settled::Going;
@@ -218,7 +225,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
         if matches!(error.code(), Some(ErrorCode::StaleEpoch | ErrorCode::NotMine))
             && (self.group.epoch > epoch || self.refresh().await)
         {
-            return self.after_refresh(stripe, slot, payload);
+            return self.after_refresh(stripe, slot, shard);
         }
         self.shared.note_failure(self.group.place(slot), &error);
         self.fail(stripe, slot, &error.to_string());
@@ -226,10 +233,10 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
     }
 
     /// The group has another epoch: unless the slot moved, its disk takes the shard under that one.
-    fn after_refresh(&mut self, stripe: StripeIndex, slot: SlotIndex, payload: Bytes) -> Settled {
+    fn after_refresh(&mut self, stripe: StripeIndex, slot: SlotIndex, shard: Unsent) -> Settled {
         match self.verdict() {
             Settled::Going if self.progress.awaits(stripe, slot) => {
-                Settled::Again(self.shard(stripe, slot, payload))
+                Settled::Again(self.shard(stripe, slot, shard))
             }
             other => other,
         }

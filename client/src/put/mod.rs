@@ -8,6 +8,7 @@
 
 mod choice;
 mod extent;
+mod hint;
 mod progress;
 mod shard;
 
@@ -17,7 +18,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use codec::{Geometry, SlotMask};
+use codec::SlotMask;
 use env::rpc::CallError;
 use env::{Clock, Elapsed, Env};
 use futures_util::stream::{FusedStream, Stream, StreamExt, unfold};
@@ -35,6 +36,7 @@ use crate::object::Receipt;
 use crate::source::{Feed, Source};
 use choice::{Choice, choose};
 use extent::{End, ExtentWriter, Limits, Written, slots_missing};
+use hint::{Hints, Told};
 
 /// Extents in a row of which nothing came through, before the put fails.
 const FRUITLESS_MAX: u32 = 6;
@@ -107,6 +109,9 @@ impl<'a, E: Env> Put<'a, E> {
         }
         let (grant, is_small) = self.first_grant(&mut feed).await?;
         let geometry = grant.offered(is_small).first().ok_or_else(no_group)?.geometry();
+        // A small object has been read to its end.
+        let object_bytes = if is_small { Some(feed.totals().0) } else { self.options.size_hint };
+        let told = Told { tenant: self.tenant, bucket: self.bucket, key: self.key, geometry, object_bytes };
         let mut body = Body::default();
         {
             let stripe_bytes = geometry.stripe_bytes();
@@ -115,7 +120,7 @@ impl<'a, E: Env> Put<'a, E> {
                 Some((stripe, feed))
             });
             let stripes = pin!(stripes.fuse());
-            self.write(grant, is_small, geometry, stripes, &mut body).await?;
+            self.write(grant, is_small, told, stripes, &mut body).await?;
         }
         (body.size, body.crc32c) = feed.totals();
         self.commit(body).await
@@ -149,20 +154,22 @@ impl<'a, E: Env> Put<'a, E> {
         &self,
         mut grant: Grant,
         is_small: bool,
-        geometry: Geometry,
+        told: Told<'_>,
         mut stripes: S,
         body: &mut Body,
     ) -> Result<(), PutError>
     where
         S: Stream<Item = Result<Bytes, PutError>> + FusedStream + Unpin + Send,
     {
-        let hint = grant.size_of_kind(is_small);
+        let size_hint = grant.size_of_kind(is_small);
+        let mut begun = 0;
+        let mut put_id = None;
         let mut backlog = VecDeque::new();
         let mut avoid: Vec<GroupId> = Vec::new();
         let mut fruitless = 0;
         loop {
             let offered = if is_small { grant.small_groups } else { grant.groups };
-            let alike = offered.into_iter().filter(|group| group.geometry() == geometry).collect();
+            let alike = offered.into_iter().filter(|group| group.geometry() == told.geometry).collect();
             let choice: Choice =
                 choose(alike, &avoid, |place| self.shared.has_failed(place)).ok_or_else(no_group)?;
             let limits = Limits {
@@ -171,7 +178,11 @@ impl<'a, E: Env> Put<'a, E> {
                 may_restart: fruitless < RESTARTS_MAX,
             };
             let id = self.shared.extent_id(grant.granted);
-            let writer = ExtentWriter::new(self.shared, TenantTag::of(self.tenant), id, choice, limits);
+            let before = body.extents.iter().map(|extent| extent.length).sum();
+            let hints = Hints::new(told, *put_id.get_or_insert(id), begun, before);
+            begun += 1;
+            let tag = TenantTag::of(self.tenant);
+            let writer = ExtentWriter::new(self.shared, tag, id, choice, hints, limits);
             let Written { extent, below_policy, end } = writer.run(&mut stripes, &mut backlog).await?;
             fruitless = if extent.is_some() { 0 } else { fruitless + 1 };
             body.below_policy |= below_policy && extent.is_some();
@@ -192,7 +203,7 @@ impl<'a, E: Env> Put<'a, E> {
                     }
                 }
             }
-            grant = self.open(Some(hint), &avoid).await?;
+            grant = self.open(Some(size_hint), &avoid).await?;
         }
     }
 

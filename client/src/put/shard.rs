@@ -30,7 +30,13 @@ pub(super) struct ShardDone {
     /// Under which it was sent.
     pub(super) epoch: Epoch,
     /// The shard comes back when it was not taken.
-    pub(super) result: Result<(), (CallError, Bytes)>,
+    pub(super) result: Result<(), (CallError, Unsent)>,
+}
+
+/// What is needed to send a shard again.
+pub(super) struct Unsent {
+    pub(super) payload: Bytes,
+    pub(super) hint: Bytes,
 }
 
 impl ShardWrite {
@@ -61,7 +67,7 @@ impl ShardWrite {
             }
             tries += 1;
         };
-        ShardDone { stripe, slot, epoch, result: Err((error, payload)) }
+        ShardDone { stripe, slot, epoch, result: Err((error, Unsent { payload, hint: call.hint })) }
     }
 }
 

@@ -186,6 +186,7 @@ impl State {
             shard_bytes: shard.len().try_into().unwrap(),
             block_crc32c: block_checksums(&payload),
             tenant_tag: proto::TenantTag::of(&"dijon".parse().unwrap()).0,
+            ..Default::default()
         };
         if rots {
             let mut bytes = payload.to_vec();

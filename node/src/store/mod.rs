@@ -47,6 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use env::{Disk, Kv, Priority, StorageError, StorageErrorKind};
 use futures_util::{StreamExt, stream};
+use proto::hint::MATRIX;
 use proto::{ExtentId, GroupId, ProfileId, ShardName, SlotIndex};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -63,15 +64,13 @@ pub use error::{Durable, StoreError};
 pub use index::TABLES as INDEX_TABLES;
 pub use record::PAGE_BYTES as HEADER_BYTES;
 pub use shard::{
-    CheckedShard, Held, NewShard, Presence, Removed, ShardPage, ShardRead, ShardStat, StoreReport,
+    CheckedShard, Held, NewShard, Presence, Removed, ShardAbout, ShardPage, ShardRead, ShardStat, StoreReport,
 };
 
 /// Shards that are deleted with one record.
 const DELETE_BATCH: usize = record::TOMBSTONES_MAX;
 /// Requests that wait for the writer.
 const QUEUE_MAX: usize = 1024;
-/// The matrix of the code that made the shards: that of `reed-solomon-erasure`.
-const MATRIX: u32 = 1;
 /// Headers that a listing reads at the same time.
 const LIST_IN_FLIGHT: usize = 16;
 
@@ -184,7 +183,7 @@ impl<D: Disk, K: Kv> ShardStore<D, K> {
             born: 0,
             from: None,
             shard_bytes: parts.shard_bytes,
-            hint: bytes::Bytes::new(),
+            hint: parts.hint,
             block_crcs: parts.block_crcs,
         };
         self.append(What::Shard(meta, parts.buf), priority).await?;
@@ -207,7 +206,23 @@ impl<D: Disk, K: Kv> ShardStore<D, K> {
         let wanted = (first_block as usize, blocks as usize);
         let (meta, bytes, range) = self.inner.read_verified(name, wanted, priority).await?;
         let block_crcs = meta.block_crcs.get(range).unwrap_or_default().to_vec();
-        Ok(ShardRead { bytes, block_crcs, shard_bytes: meta.shard_bytes, tenant_tag: meta.tenant_tag })
+        let ShardMeta { shard_bytes, tenant_tag, hint, .. } = meta;
+        Ok(ShardRead { bytes, block_crcs, shard_bytes, tenant_tag, hint })
+    }
+
+    /// What the record of a shard says, if the shard is there and its record whole; reads no block of it.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`, `Failed`.
+    pub async fn about(&self, name: ShardName, priority: Priority) -> Result<Option<ShardAbout>, StoreError> {
+        let meta = self.inner.meta_if_there(name, priority).await?;
+        Ok(meta.map(|ShardMeta { shard_bytes, epoch, tenant_tag, matrix, hint, .. }| ShardAbout {
+            stat: ShardStat { name, shard_bytes, epoch },
+            tenant_tag,
+            matrix,
+            hint,
+        }))
     }
 
     /// Reads and verifies a whole shard without handing it out.

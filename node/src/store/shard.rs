@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use codec::{block_checksums, verify_blocks};
 use env::AlignedBuf;
-use proto::limits::{SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
+use proto::limits::{HINT_BYTES_MAX, SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
 use proto::{Epoch, ExtentId, ShardName, SlotIndex, StripeIndex, TenantTag};
 
 use super::error::StoreError;
-use super::record::PAGE_BYTES as HEADER_BYTES;
+use super::record::{self, PAGE_BYTES as HEADER_BYTES};
+
+// What is taken fits the record.
+const _: () = assert!(HINT_BYTES_MAX <= record::HINT_BYTES_MAX);
 
 /// A shard that is being received: one aligned buffer with room for the header, so that its bytes
 /// are copied once and written in one transfer.
@@ -16,6 +19,7 @@ pub struct NewShard {
     name: ShardName,
     epoch: Epoch,
     tenant_tag: TenantTag,
+    hint: Bytes,
     buf: AlignedBuf,
     filled: usize,
 }
@@ -39,7 +43,20 @@ impl NewShard {
             )));
         }
         let buf = AlignedBuf::zeroed(HEADER_BYTES + shard_bytes);
-        Ok(Self { name, epoch, tenant_tag, buf, filled: HEADER_BYTES })
+        Ok(Self { name, epoch, tenant_tag, hint: Bytes::new(), buf, filled: HEADER_BYTES })
+    }
+
+    /// The same shard, with what its writer wants to be kept with it.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when that is longer than [`HINT_BYTES_MAX`].
+    pub fn with_hint(self, hint: Bytes) -> Result<Self, StoreError> {
+        if hint.len() > HINT_BYTES_MAX {
+            let text = format!("a hint of {} bytes: at most {HINT_BYTES_MAX} are kept", hint.len());
+            return Err(StoreError::Invalid(text));
+        }
+        Ok(Self { hint, ..self })
     }
 
     /// Takes the next bytes.
@@ -97,6 +114,7 @@ impl NewShard {
 pub(crate) struct ShardParts {
     pub(crate) epoch: Epoch,
     pub(crate) tenant_tag: TenantTag,
+    pub(crate) hint: Bytes,
     pub(crate) shard_bytes: u32,
     pub(crate) block_crcs: Vec<u32>,
     /// The payload behind one page.
@@ -121,10 +139,10 @@ impl CheckedShard {
 
     /// What a record of the log says of it, and the buffer with room for the record's header.
     pub(crate) fn into_parts(self) -> ShardParts {
-        let CheckedShard { shard: NewShard { epoch, tenant_tag, buf, .. }, block_crcs } = self;
+        let CheckedShard { shard: NewShard { epoch, tenant_tag, hint, buf, .. }, block_crcs } = self;
         // At most SHARD_BYTES_MAX.
         let shard_bytes = u32::try_from(buf.len() - HEADER_BYTES).unwrap_or(u32::MAX);
-        ShardParts { epoch, tenant_tag, shard_bytes, block_crcs, buf }
+        ShardParts { epoch, tenant_tag, hint, shard_bytes, block_crcs, buf }
     }
 }
 
@@ -150,6 +168,21 @@ pub struct ShardRead {
     pub shard_bytes: u32,
     /// Who may read it.
     pub tenant_tag: TenantTag,
+    /// What its writer wanted to be kept with it.
+    pub hint: Bytes,
+}
+
+/// What a shard's record says of it, its blocks aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardAbout {
+    /// The shard, its length and epoch.
+    pub stat: ShardStat,
+    /// Who may read it.
+    pub tenant_tag: TenantTag,
+    /// Which matrix the code of its stripe had.
+    pub matrix: u32,
+    /// What its writer wanted to be kept with it.
+    pub hint: Bytes,
 }
 
 /// What was deleted.

@@ -159,6 +159,7 @@ impl Put<'_> {
             epoch: self.placement.epoch,
             tenant_tag: TenantTag::of(&TENANT.parse().ok()?).0,
             block_crc32c: block_checksums(&payload),
+            ..Default::default()
         };
         let asked =
             self.ghost.ask_node(self.cluster, NodeId(place.node), Call::WriteShard(call), vec![payload]);
