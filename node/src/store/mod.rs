@@ -21,6 +21,7 @@
 mod compact;
 mod error;
 pub(crate) mod index;
+mod inspect;
 #[cfg(test)]
 mod model;
 mod problem;
@@ -62,6 +63,7 @@ use writer::{Append, Request, What};
 
 pub use error::{Durable, StoreError};
 pub use index::TABLES as INDEX_TABLES;
+pub use inspect::LogDamage;
 pub use record::PAGE_BYTES as HEADER_BYTES;
 pub use shard::{
     CheckedShard, Held, NewShard, Presence, Removed, ShardAbout, ShardPage, ShardRead, ShardStat, StoreReport,
