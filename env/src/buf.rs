@@ -1,5 +1,7 @@
 //! Memory that a disk can read and write directly.
 
+mod pool;
+
 use bytemuck::{Pod, Zeroable};
 use bytes::Bytes;
 
@@ -14,6 +16,9 @@ struct Page([u8; ALIGN_BYTES]);
 ///
 /// The length can be anything up to the capacity. An I/O owns its buffers from submission to
 /// completion, so that nothing is read or written behind a caller's back when a future is dropped.
+///
+/// The memory of a dropped buffer is kept for the next one of about its size, within bounds, since fresh memory
+/// costs more than what is done with it.
 pub struct AlignedBuf {
     pages: Vec<Page>,
     len: usize,
@@ -22,7 +27,7 @@ pub struct AlignedBuf {
 impl AlignedBuf {
     /// `len` zero bytes; the capacity is `len` rounded up to [`ALIGN_BYTES`].
     pub fn zeroed(len: usize) -> Self {
-        Self { pages: bytemuck::zeroed_vec(len.div_ceil(ALIGN_BYTES)), len }
+        Self { pages: pool::take(len.div_ceil(ALIGN_BYTES)), len }
     }
 
     /// A copy of `bytes`.
@@ -84,6 +89,12 @@ impl AlignedBuf {
     }
 }
 
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.pages));
+    }
+}
+
 impl AsRef<[u8]> for AlignedBuf {
     fn as_ref(&self) -> &[u8] {
         self.as_slice()
@@ -99,6 +110,19 @@ impl std::fmt::Debug for AlignedBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Memory that was used before is zero again, whatever lay in it.
+    #[test]
+    fn used_memory_is_zero_again() {
+        for len in [1, 4096, 5000, 300_000, 1 << 20, (1 << 20) + 4096, 5 << 20, 20 << 20] {
+            for _ in 0..5 {
+                let mut buf = AlignedBuf::zeroed(len);
+                assert!(buf.as_capacity_slice().iter().all(|byte| *byte == 0), "{len}");
+                assert!(buf.capacity() < len + ALIGN_BYTES);
+                buf.as_capacity_mut_slice().fill(7);
+            }
+        }
+    }
 
     /// Address and capacity are aligned; content survives freezing without a copy.
     #[test]

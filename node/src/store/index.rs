@@ -27,6 +27,7 @@ use memory::{Memory, Step};
 use rows::{DISK_KEY, FORMAT_KEY, LOG, POSITION_KEY, SEGMENTS, SHARDS};
 
 pub(crate) use changes::Changes;
+pub(crate) use list::{peek_extent, peek_position, peek_segment};
 pub(crate) use problem::IndexProblem;
 pub(crate) use rows::{Location, Position, SegmentRow, SegmentState};
 

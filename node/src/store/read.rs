@@ -89,12 +89,7 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let room = usize::try_from(at.bytes).unwrap_or(usize::MAX).saturating_sub(PAGE_BYTES);
         let range =
             wanted.map(|wanted| block_range(name, room, wanted)).transpose().map_err(Trouble::Other)?;
-        let mut batch = vec![Read { offset: at.offset, buf: AlignedBuf::zeroed(PAGE_BYTES) }];
-        if let Some(range) = &range {
-            let (start, end) = (range.start * BLOCK_BYTES, room.min(range.end * BLOCK_BYTES));
-            let offset = at.offset + (PAGE_BYTES + start) as u64;
-            batch.push(Read { offset, buf: AlignedBuf::zeroed(end - start) });
-        }
+        let batch = reads_of(at.offset, range.as_ref(), room);
         let file = self.file(at.segment).await;
         let file = file.map_err(|error| Trouble::Damaged(1, format!("its segment: {error}")))?;
         let mut answers = file.read(batch, priority).await.into_iter();
@@ -110,15 +105,16 @@ impl<D: Disk, K: Kv> Inner<D, K> {
             }
         };
         let place = Place { segment: at.segment, incarnation, offset: at.offset };
-        let meta = self.check_record(name, at, &place, next()?.as_slice())?;
+        let first = next()?.freeze();
+        let page = first.get(..PAGE_BYTES).unwrap_or_default();
+        let meta = self.check_record(name, at, &place, page)?;
         let Some(range) = range else { return Ok((meta, None)) };
-        let mut payload = next()?;
+        let payload = if range.start == 0 { first.slice(PAGE_BYTES..) } else { next()?.freeze() };
         let end = (meta.shard_bytes as usize).min(range.end * BLOCK_BYTES) - range.start * BLOCK_BYTES;
         if payload.len() < end {
             return Err(Trouble::Damaged(1, "its segment ends early".to_owned()));
         }
-        payload.set_len(end);
-        let bytes = payload.freeze();
+        let bytes = payload.slice(..end);
         let crcs = meta.block_crcs.get(range.clone()).unwrap_or_default();
         let first = u32::try_from(range.start).unwrap_or(u32::MAX);
         if verify_blocks(&bytes, first, crcs).is_err() {
@@ -144,6 +140,18 @@ impl<D: Disk, K: Kv> Inner<D, K> {
             _ => Err(Trouble::Damaged(1, "another record lies in its place".to_owned())),
         }
     }
+}
+
+/// The header, and these blocks of the payload; in one read when they follow it.
+fn reads_of(offset: u64, range: Option<&Range<usize>>, room: usize) -> Vec<Read> {
+    let header = |more| Read { offset, buf: AlignedBuf::zeroed(PAGE_BYTES + more) };
+    let Some(range) = range else { return vec![header(0)] };
+    let (start, end) = (range.start * BLOCK_BYTES, room.min(range.end * BLOCK_BYTES));
+    if start == 0 {
+        return vec![header(end)];
+    }
+    let at = offset + (PAGE_BYTES + start) as u64;
+    vec![header(0), Read { offset: at, buf: AlignedBuf::zeroed(end - start) }]
 }
 
 fn damaged_blocks(first_block: u32, bytes: &[u8], crcs: &[u32]) -> Trouble {

@@ -1,0 +1,357 @@
+//! Loads one shard store on this machine's disk, and prints what it did as one line of JSON: `cargo xtask bench
+//! store` runs it beside fio.
+
+// A tool for people: it reads clocks and prints.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
+#![allow(missing_docs)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand};
+use env::{AlignedBuf, Disk, DiskFile, Disks, FileName, Kvs, Priority, Read, Space, StorageError, Write};
+use futures_util::{StreamExt, stream};
+use node::store::{INDEX_TABLES, NewShard, ShardStore};
+use node::superblock::{self, Found, Superblock};
+use os::disk::{EngineChoice, OsDisk, OsDisks, OsFile};
+use os::kv::{OsKv, OsKvs};
+use proto::{
+    ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag, Timestamp,
+};
+use serde_json::json;
+
+const CLUSTER: ClusterId = ClusterId(1);
+/// Shards of one extent.
+const STRIPES: u64 = 256;
+
+#[derive(Parser)]
+#[command(about = "Loads one shard store, and prints what it did as JSON.")]
+struct Arguments {
+    /// Where the store is: its disk and its index are made here.
+    dir: PathBuf,
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Subcommand)]
+enum Work {
+    /// Writes shards, each acknowledged when it is durable.
+    Write(Load),
+    /// Reads whole shards that were written, in random order.
+    Read(Load),
+    /// Deletes shards that were written.
+    Delete(Load),
+    /// Reads 64 KiB of random shards, one after another, alone and while everything is verified and compacted.
+    Latency(Load),
+    /// Opens the store, and says how long that took and what it costs.
+    Open,
+}
+
+#[derive(Clone, Copy, clap::Args)]
+struct Load {
+    /// Bytes of a shard.
+    #[arg(long, default_value_t = 1 << 20)]
+    shard_bytes: usize,
+    /// Shards.
+    #[arg(long)]
+    shards: u64,
+    /// The number of the first one.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// At the same time.
+    #[arg(long, default_value_t = 16)]
+    in_flight: usize,
+}
+
+type Store = ShardStore<Counted<OsDisk>, OsKv>;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { dir, work } = Arguments::parse();
+    let began = Instant::now();
+    let counts = Arc::new(Counts::default());
+    let (store, writer) = open(&dir, counts.clone()).await?;
+    let writer = tokio::spawn(writer);
+    let open_seconds = began.elapsed().as_secs_f64();
+    let cpu = cpu_seconds()?;
+    let counted = counts.now();
+    let io = process_written()?;
+    let began = Instant::now();
+    let mut told = match work {
+        Work::Write(load) => write(&store, load).await?,
+        Work::Read(load) => read(&store, load).await?,
+        Work::Delete(load) => delete(&store, load).await?,
+        Work::Latency(load) => latency(&store, load).await?,
+        Work::Open => json!({}),
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let [bytes, writes, flushes] = counts.since(counted);
+    let more = json!({
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds()? - cpu,
+        "open_seconds": open_seconds,
+        "device_bytes": bytes,
+        "device_writes": writes,
+        "device_flushes": flushes,
+        "process_written_bytes": process_written()? - io,
+        "memory_bytes": memory("VmRSS:")?,
+        "memory_peak_bytes": memory("VmHWM:")?,
+        "shards": store.report().await.shards,
+        "used_bytes": store.used_bytes(),
+        "engine": store.report().await.engine,
+    });
+    if let (Some(told), serde_json::Value::Object(more)) = (told.as_object_mut(), more) {
+        told.extend(more);
+    }
+    println!("{told}");
+    drop(store);
+    writer.await.context("the writer")
+}
+
+async fn open(
+    dir: &std::path::Path,
+    counts: Arc<Counts>,
+) -> anyhow::Result<(Store, impl Future<Output = ()> + Send + 'static + use<>)> {
+    let path = dir.join("disk");
+    std::fs::create_dir_all(&path)?;
+    let disk = OsDisks::new(EngineChoice::Best).open(path.to_str().context("a path")?).await?;
+    let found = superblock::inspect(&disk, CLUSTER).await?;
+    let superblock = match found {
+        Found::Ours(superblock) => superblock,
+        Found::Fresh => {
+            let segment_bytes = superblock::segment_bytes(disk.space().await?.capacity_bytes);
+            let uuid = DiskUuid(2);
+            let created = Timestamp::ZERO;
+            let superblock = Superblock { cluster: CLUSTER, uuid, created, salt: 3, segment_bytes };
+            superblock::format(&disk, &superblock).await?;
+            superblock
+        }
+    };
+    let kvs = OsKvs::new(Some(dir.join("data")));
+    let index = kvs.open("index-bench", INDEX_TABLES).await?;
+    Ok(ShardStore::open(Counted(disk, counts), index, superblock, None).await?)
+}
+
+fn name(number: u64) -> ShardName {
+    let extent = ExtentId(u128::from(number / STRIPES) << 64 | 1);
+    let stripe = StripeIndex(u32::try_from(number % STRIPES).unwrap_or_default());
+    ShardName { group: GroupId(7), extent, stripe, slot: SlotIndex(1) }
+}
+
+/// Numbers from 0 on in an order of no use to read-ahead.
+fn shuffled(load: Load) -> std::vec::IntoIter<u64> {
+    let mut order: Vec<u64> = (load.first..load.first + load.shards).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for at in (1..order.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(at, usize::try_from((state >> 33) % (at as u64 + 1)).unwrap_or_default());
+    }
+    order.into_iter()
+}
+
+/// Runs one task for each number, so many at a time; the time of each in microseconds, sorted.
+async fn run<F, T>(numbers: impl Iterator<Item = u64>, in_flight: usize, one: F) -> anyhow::Result<Vec<u64>>
+where
+    F: Fn(u64) -> T,
+    T: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let tasks = stream::iter(numbers).map(|number| {
+        let work = one(number);
+        tokio::spawn(async move {
+            let began = Instant::now();
+            work.await.map(|()| u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
+        })
+    });
+    let mut tasks = tasks.buffer_unordered(in_flight);
+    let mut took = Vec::new();
+    while let Some(done) = tasks.next().await {
+        took.push(done??);
+    }
+    took.sort_unstable();
+    Ok(took)
+}
+
+fn percentiles(took: &[u64]) -> serde_json::Value {
+    let at = |thousandths: usize| took.get((took.len() * thousandths / 1000).min(took.len().saturating_sub(1)));
+    json!({ "operations": took.len(), "p50_us": at(500), "p99_us": at(990), "max_us": took.last() })
+}
+
+async fn write(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
+    let payload: Arc<Vec<u8>> = Arc::new((0..load.shard_bytes).map(|at| (at * 31 % 251) as u8).collect());
+    let one = |number| {
+        let (store, payload) = (store.clone(), payload.clone());
+        async move {
+            let mut shard = NewShard::new(name(number), Epoch(1), TenantTag(1), payload.len())?;
+            shard.push(&payload)?;
+            store.put(shard.seal()?, Priority::Client).await?;
+            Ok(())
+        }
+    };
+    let took = run(load.first..load.first + load.shards, load.in_flight, one).await?;
+    Ok(percentiles(&took))
+}
+
+async fn read(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
+    let one = |number| {
+        let store = store.clone();
+        async move {
+            let read = store.read(name(number), 0, 0, Priority::Client).await?;
+            anyhow::ensure!(read.bytes.len() == load.shard_bytes, "{} bytes", read.bytes.len());
+            Ok(())
+        }
+    };
+    Ok(percentiles(&run(shuffled(load), load.in_flight, one).await?))
+}
+
+async fn delete(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
+    let one = |number| {
+        let store = store.clone();
+        async move { Ok(store.delete(name(number)).await.map(drop)?) }
+    };
+    Ok(percentiles(&run(load.first..load.first + load.shards, load.in_flight, one).await?))
+}
+
+async fn latency(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
+    let one = |number| {
+        let store = store.clone();
+        async move { Ok(store.read(name(number), 0, 1, Priority::Client).await.map(drop)?) }
+    };
+    let idle = run(shuffled(load), 1, one).await?;
+    let verified = Arc::new(AtomicU64::new(0));
+    let (scrubbed, count) = (store.clone(), verified.clone());
+    let scrub = tokio::spawn(async move {
+        for number in shuffled(load).cycle() {
+            if scrubbed.check(name(number), Priority::Scrub).await.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let compacted = store.clone();
+    let freed = Arc::new(AtomicU64::new(0));
+    let count = freed.clone();
+    let compaction = tokio::spawn(async move {
+        loop {
+            match compacted.compact().await {
+                Ok(true) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
+    let busy = run(shuffled(load), 1, one).await?;
+    scrub.abort();
+    compaction.abort();
+    Ok(json!({
+        "idle": percentiles(&idle),
+        "busy": percentiles(&busy),
+        "verified": verified.load(Ordering::Relaxed),
+        "segments_freed": freed.load(Ordering::Relaxed),
+    }))
+}
+
+/// Of this process, to a hundredth.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().context("fields")?.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse().unwrap_or(0_u64)).sum();
+    Ok(ticks as f64 / 100.0)
+}
+
+fn memory(key: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).ok_or_else(|| anyhow!("no {key}"))?;
+    let kib: u64 = line.split_whitespace().next().context("a number")?.parse()?;
+    Ok(kib << 10)
+}
+
+/// What the process has had written, the index's files included.
+fn process_written() -> anyhow::Result<u64> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("write_bytes")?;
+    Ok(line.trim().parse()?)
+}
+
+/// What went to the disk.
+#[derive(Default)]
+struct Counts([AtomicU64; 3]);
+
+impl Counts {
+    fn add(&self, which: usize, count: u64) {
+        if let Some(counter) = self.0.get(which) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn now(&self) -> [u64; 3] {
+        self.0.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    fn since(&self, before: [u64; 3]) -> [u64; 3] {
+        let now = self.now();
+        std::array::from_fn(|at| now[at] - before[at])
+    }
+}
+
+/// A disk whose writes and flushes are counted.
+#[derive(Clone)]
+struct Counted<T>(T, Arc<Counts>);
+
+impl Disk for Counted<OsDisk> {
+    type File = Counted<OsFile>;
+
+    async fn list(&self) -> Result<Vec<FileName>, StorageError> {
+        self.0.list().await
+    }
+
+    async fn open(&self, name: &FileName) -> Result<Self::File, StorageError> {
+        Ok(Counted(self.0.open(name).await?, self.1.clone()))
+    }
+
+    async fn create(&self, name: &FileName, size_bytes: u64) -> Result<Self::File, StorageError> {
+        Ok(Counted(self.0.create(name, size_bytes).await?, self.1.clone()))
+    }
+
+    async fn rename(&self, from: &FileName, to: &FileName) -> Result<(), StorageError> {
+        self.0.rename(from, to).await
+    }
+
+    async fn remove(&self, name: &FileName) -> Result<(), StorageError> {
+        self.0.remove(name).await
+    }
+
+    async fn flush_names(&self) -> Result<(), StorageError> {
+        self.1.add(2, 1);
+        self.0.flush_names().await
+    }
+
+    async fn space(&self) -> Result<Space, StorageError> {
+        self.0.space().await
+    }
+
+    fn engine(&self) -> String {
+        self.0.engine()
+    }
+}
+
+impl DiskFile for Counted<OsFile> {
+    async fn write(&self, batch: Vec<Write>, priority: Priority) -> Result<(), StorageError> {
+        self.1.add(0, batch.iter().map(|write| write.buf.capacity() as u64).sum());
+        self.1.add(1, 1);
+        self.0.write(batch, priority).await
+    }
+
+    async fn read(&self, batch: Vec<Read>, priority: Priority) -> Vec<Result<AlignedBuf, StorageError>> {
+        self.0.read(batch, priority).await
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.1.add(2, 1);
+        self.0.flush().await
+    }
+
+    async fn size(&self) -> Result<u64, StorageError> {
+        self.0.size().await
+    }
+}
