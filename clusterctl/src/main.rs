@@ -6,6 +6,7 @@
 mod config;
 mod names;
 mod object;
+mod offline;
 mod output;
 mod status;
 mod topology;
@@ -42,7 +43,7 @@ struct Arguments {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no such tenant, bucket or object; \
+const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, or not all is whole or saved; 2 wrong usage; 3 no such tenant, bucket or object; \
                           4 status found the cluster not whole";
 const EXIT_NOT_FOUND: u8 = 3;
 const EXIT_NOT_WHOLE: u8 = 4;
@@ -79,6 +80,9 @@ enum Command {
     /// Objects.
     #[command(subcommand)]
     Object(object::Command),
+    /// Disks that no daemon serves: what is on them, whether it is whole, and how to save it.
+    #[command(subcommand)]
+    Offline(offline::Command),
     /// Print the completions for a shell.
     Completions {
         /// Which shell.
@@ -166,7 +170,7 @@ enum BucketCommand {
 /// What all commands need.
 pub(crate) struct Session {
     config: Option<PathBuf>,
-    tenant: Option<TenantName>,
+    pub(crate) tenant: Option<TenantName>,
     timeout: Duration,
     pub(crate) format: Format,
 }
@@ -286,6 +290,7 @@ async fn run(session: &Session, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Bucket(BucketCommand::Ls) => names::list_buckets(session).await?,
         Command::Object(command) => object::run(session, &command).await?,
+        Command::Offline(command) => return offline::run(session, &command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "clusterctl", &mut std::io::stdout());
         }

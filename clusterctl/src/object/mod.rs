@@ -14,6 +14,8 @@ use os::Host;
 use proto::{BucketName, InvalidInput, ObjectKey, Version};
 use serde_json::json;
 
+pub(crate) use progress::bar;
+
 use crate::Session;
 
 /// What to do with objects.

@@ -8,7 +8,7 @@ const TEMPLATE: &str =
     "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
 
 /// A bar for `bytes` bytes.
-pub(super) fn bar(what: &str, bytes: u64) -> ProgressBar {
+pub(crate) fn bar(what: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes).with_message(what.to_owned());
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(style);
