@@ -47,7 +47,20 @@ struct Image {
     volatile: BTreeMap<FileName, Shared>,
     durable: BTreeMap<FileName, Shared>,
     failing: BTreeSet<&'static str>,
-    name_flushes: u64,
+    counts: Counts,
+}
+
+/// What a disk was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Batches of reads.
+    pub(crate) reads: u64,
+    /// Batches of writes.
+    pub(crate) writes: u64,
+    /// Flushes of files.
+    pub(crate) flushes: u64,
+    /// Flushes of names.
+    pub(crate) name_flushes: u64,
 }
 
 impl Image {
@@ -86,14 +99,13 @@ impl MemDisk {
         image.volatile = image.durable.clone();
     }
 
-    /// The power fails just after the device wrote everything of its own accord.
-    pub(crate) fn crash_after_write_back(&self) {
-        let mut image = self.image();
-        for file in image.volatile.values() {
-            let mut file = file.lock().unwrap();
-            file.durable = file.volatile.clone();
+    /// Another disk with the same files, all of them durable.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new(self.image().capacity_bytes);
+        for name in self.names() {
+            copy.plant(&name, self.content(&name));
         }
-        image.durable = image.volatile.clone();
+        copy
     }
 
     /// A bit of the file rots.
@@ -117,14 +129,41 @@ impl MemDisk {
         self.image().volatile[&name.parse::<FileName>().unwrap()].lock().unwrap().volatile.clone()
     }
 
+    /// Puts `bytes` into a file, behind everybody's back.
+    pub(crate) fn overwrite(&self, name: &str, at: usize, bytes: &[u8]) {
+        let mut content = self.content(name);
+        content[at..at + bytes.len()].copy_from_slice(bytes);
+        let file = self.image().volatile[&name.parse::<FileName>().unwrap()].clone();
+        let mut file = file.lock().unwrap();
+        (file.volatile, file.durable) = (content.clone(), content);
+    }
+
+    /// Takes a file away, behind everybody's back.
+    pub(crate) fn lose(&self, name: &str) {
+        let name = name.parse::<FileName>().unwrap();
+        let mut image = self.image();
+        image.volatile.remove(&name);
+        image.durable.remove(&name);
+    }
+
+    /// All names, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.image().volatile.keys().map(ToString::to_string).collect()
+    }
+
     /// Operations of this name fail from now on.
     pub(crate) fn fail(&self, operation: &'static str) {
         self.image().failing.insert(operation);
     }
 
-    /// How often names were flushed.
-    pub(crate) fn name_flushes(&self) -> u64 {
-        self.image().name_flushes
+    /// Nothing fails from now on.
+    pub(crate) fn heal(&self) {
+        self.image().failing.clear();
+    }
+
+    /// What it was asked for so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.image().counts
     }
 }
 
@@ -183,7 +222,7 @@ impl Disk for MemDisk {
         pause().await;
         let mut image = self.image();
         image.check("flush_names")?;
-        image.name_flushes += 1;
+        image.counts.name_flushes += 1;
         image.durable = began;
         Ok(())
     }
@@ -207,13 +246,16 @@ pub(crate) struct MemFile(Shared, MemDisk);
 impl DiskFile for MemFile {
     async fn write(&self, batch: Vec<Write>, _: Priority) -> Result<(), StorageError> {
         pause().await;
+        self.1.image().counts.writes += 1;
         self.1.image().check("write")?;
         let mut content = self.0.lock().unwrap();
         for write in batch {
             let at = usize::try_from(write.offset).unwrap();
             assert!(at.is_multiple_of(ALIGN_BYTES), "offset {at} is not aligned");
             let end = at + write.buf.capacity();
-            assert!(end <= content.volatile.len(), "write beyond what was reserved");
+            if end > content.volatile.len() {
+                return Err(StorageError::new(StorageErrorKind::Full, "write beyond what was reserved"));
+            }
             content.volatile[at..end].copy_from_slice(write.buf.as_capacity_slice());
         }
         Ok(())
@@ -221,6 +263,7 @@ impl DiskFile for MemFile {
 
     async fn read(&self, batch: Vec<Read>, _: Priority) -> Vec<Result<AlignedBuf, StorageError>> {
         pause().await;
+        self.1.image().counts.reads += 1;
         let failing = self.1.image().check("read").is_err();
         let content = self.0.lock().unwrap();
         let one = |Read { offset, mut buf }: Read| {
@@ -238,6 +281,7 @@ impl DiskFile for MemFile {
 
     async fn flush(&self) -> Result<(), StorageError> {
         pause().await;
+        self.1.image().counts.flushes += 1;
         self.1.image().check("flush")?;
         let mut content = self.0.lock().unwrap();
         content.durable = content.volatile.clone();

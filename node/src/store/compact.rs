@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use super::index::{Changes, SegmentRow, SegmentState};
 use super::record::{Body, PAGE_BYTES, Record, SegmentHeader, SegmentId, Tombstone, decode_tombstones};
-use super::scan::{Scan, There, read_header};
+use super::scan::{Scan, There, newer, read_header};
 use super::writer::{Append, What, Writer, write_header};
 use super::{Inner, ended};
 use crate::store::StoreError;
@@ -255,7 +255,7 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let freed = async {
             let file = self.file(segment).await.map_err(|error| StoreError::failed(&error))?;
             // It may have been freed before a crash after which the index did not know it.
-            let on_disk = read_header::<D>(&file, &self.realm, segment).await?.map_or(0, |header| header.incarnation);
+            let on_disk = read_header(&file, &self.realm, segment).await?.map_or(0, |header| header.incarnation);
             let next = incarnation.max(on_disk).saturating_add(1);
             let durable_to = self.durable_to.load(Ordering::Acquire);
             let header =
@@ -270,10 +270,6 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         debug!(disk = %self.realm.disk, %segment, "segment freed");
         Ok(())
     }
-}
-
-fn newer(segment: SegmentId, problem: &str) -> StoreError {
-    StoreError::Failed(format!("{segment} was written by a later version: {problem}; upgrade this node"))
 }
 
 /// Is every block as it was written?

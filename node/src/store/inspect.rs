@@ -71,7 +71,7 @@ impl<D: Disk, K: Kv> Evidence<D, K> {
                 return Ok(());
             }
         };
-        if let Err(problem) = read_header::<super::survey::Unchanged<D>>(&file, &realm, walk.segment).await? {
+        if let Err(problem) = read_header(&file, &realm, walk.segment).await? {
             walk.damaged(0, PAGE, format!("the segment's header: {problem}"));
         }
         let at = (walk.segment, walk.incarnation);

@@ -37,6 +37,8 @@ mod shard;
 pub mod survey;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tombstone;
 mod writer;
 

@@ -13,8 +13,8 @@ use super::compact::tombstones;
 use super::index::{Changes, Position, SegmentState};
 use super::record::{Body, Foreign, PAGE_BYTES, Place, Record, RecordProblem, SegmentId};
 use super::recover::{Parts, index_failed};
-use super::replay::{SEQUENCES_UNSEEN, is_readable, location};
-use super::scan::{Scan, There, read_header};
+use super::replay::{SEQUENCES_UNSEEN, location, write_again};
+use super::scan::{Scan, There, newer, read_header};
 use super::writer::Tail;
 use crate::store::StoreError;
 
@@ -30,6 +30,8 @@ struct Rebuild<'a, 'b, D: Disk, K: Kv> {
     waiting: BTreeMap<u64, (Record, D::File)>,
     /// Deleted under this sequence, or the greatest of several.
     dead: BTreeMap<ShardName, u64>,
+    /// Records before which something is missing in their segment.
+    after_gaps: BTreeSet<u64>,
     /// Segments without a record that counts.
     empty: BTreeSet<SegmentId>,
     /// Segments with one.
@@ -55,6 +57,7 @@ pub(super) async fn rebuild<D: Disk, K: Kv>(parts: &Parts<'_, D, K>) -> Result<O
         incarnations: BTreeMap::new(),
         waiting: BTreeMap::new(),
         dead: BTreeMap::new(),
+        after_gaps: BTreeSet::new(),
         empty: BTreeSet::new(),
         counting: BTreeSet::new(),
         leaving: BTreeMap::new(),
@@ -87,7 +90,7 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
     /// The segment's incarnation; none when it has no header and no record.
     async fn incarnation(&mut self, file: &D::File, segment: SegmentId) -> Result<Option<u64>, StoreError> {
         let parts = self.parts;
-        let problem = match read_header::<D>(file, &parts.realm, segment).await? {
+        let problem = match read_header(file, &parts.realm, segment).await? {
             Ok(header) => {
                 self.durable_to = self.durable_to.max(header.durable_to);
                 self.newest = self.newest.max(header.durable_to);
@@ -125,9 +128,12 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
         loop {
             let record = match scan.record_at(end).await? {
                 There::Record(record) if last.is_none_or(|last| record.previous == last) => Some(record),
-                There::Newer(problem) => return Err(StoreError::Failed(format!("{}: {problem}", at.0))),
+                There::Newer(problem) => return Err(newer(at.0, &problem)),
                 There::Record(_) | There::Nothing => {
-                    scan.find(end, u64::MAX, |record| last.is_none_or(|last| record.sequence > last)).await?
+                    let is_later = |record: &Record| last.is_none_or(|last| record.sequence > last);
+                    let later = scan.find(end, u64::MAX, is_later).await?;
+                    self.after_gaps.extend(later.as_ref().map(|record| record.sequence));
+                    later
                 }
             };
             let Some(record) = record else { break };
@@ -161,6 +167,11 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
         let mut changes = Changes::new();
         let mut newest: BTreeMap<ShardName, u64> = BTreeMap::new();
         for (record, file) in records {
+            if self.after_gaps.remove(&record.sequence) {
+                self.damaged_records += 1;
+                let (disk, place) = (self.parts.realm.disk, record.place);
+                warn!(%disk, %place, sequence = record.sequence, "damaged log: records before this one are missing");
+            }
             match &record.body {
                 Body::Shard(meta) => {
                     if let Some((from, of)) = meta.from
@@ -224,22 +235,25 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
     }
 
     async fn finish(mut self, files: Vec<D::File>) -> Result<Tail, StoreError> {
-        for file in &files {
-            file.flush().await.map_err(|error: StorageError| StoreError::failed(&error))?;
-        }
-        let mut cut = BTreeSet::new();
+        let (mut cut, mut found) = (BTreeSet::new(), Vec::new());
+        let mut last = self.done.sequence;
         while let Some((sequence, (record, file))) = self.waiting.pop_first() {
             // What came before it may lie in a segment that was freed since.
-            let follows = record.previous == self.done.sequence || record.previous <= self.durable_to;
-            if !follows || !is_readable(self.parts, &record, &file).await? {
+            let follows = record.previous == last || record.previous <= self.durable_to;
+            if !follows || !write_again(self.parts, &record, &file).await? {
                 let (disk, place, count) = (self.parts.realm.disk, record.place, self.waiting.len() + 1);
                 info!(%disk, %place, sequence, count, "torn records at the end of the log are left out");
                 cut = self.waiting.values().map(|(record, _)| record.place.segment).collect();
                 cut.insert(record.place.segment);
                 break;
             }
-            self.take(vec![(record, file)]).await?;
+            last = sequence;
+            found.push((record, file));
         }
+        for file in &files {
+            file.flush().await.map_err(|error: StorageError| StoreError::failed(&error))?;
+        }
+        self.take(found).await?;
         self.free_what_was_cut(cut).await?;
         self.bury()?;
         let last = self.tell_segments()?;

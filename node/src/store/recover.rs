@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use env::{Disk, DiskFile, Kv, StorageError};
+use env::{AlignedBuf, Disk, DiskFile, Kv, Priority, Read, StorageError, StorageErrorKind};
 use tracing::{info, warn};
 
 use super::index::{Changes, Index, Position, SegmentState};
-use super::record::{PAGE_BYTES, Realm, SegmentHeader, SegmentId, parse_segment_file, segment_file};
+use super::record::{PAGE_BYTES, Realm, RecordProblem, SegmentHeader, SegmentId, parse_segment_file, segment_file};
 use super::scan::read_header;
 use super::writer::{Tail, write_header};
 use super::{rebuild, replay};
@@ -115,14 +115,24 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
         let rows = self.index.segments();
         for segment in self.there.iter().filter(|segment| !rows.contains_key(segment)) {
             let file = self.open(*segment).await.map_err(|error| StoreError::failed(&error))?;
-            let header = read_header::<D>(&file, &self.realm, *segment).await?;
-            let Ok(header) = header else {
-                // It was being made when the power failed.
-                drop(file);
-                self.remove(*segment).await.map_err(|error| StoreError::failed(&error))?;
-                continue;
+            let header = read_header(&file, &self.realm, *segment).await?;
+            let header = match header {
+                Ok(header) => header,
+                Err(problem) => {
+                    let is_empty = is_empty(&file).await?;
+                    drop(file);
+                    let gone = match problem {
+                        // It was being made when the power failed.
+                        RecordProblem::Block(_) if is_empty => self.remove(*segment).await,
+                        problem => self.put_aside(*segment, &problem).await,
+                    };
+                    gone.map_err(|error| StoreError::failed(&error))?;
+                    continue;
+                }
             };
-            file.flush().await.map_err(|error| StoreError::failed(&error))?;
+            // Whoever wrote it may have died before it was durable.
+            let written = write_header(&self.realm, &file, &header).await;
+            written.map_err(|error| StoreError::failed(&error))?;
             let mut changes = Changes::new();
             changes.set_segment(*segment, header.incarnation, SegmentState::Free);
             self.apply(changes)?;
@@ -136,6 +146,16 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
             self.apply(changes)?;
         }
         Ok(())
+    }
+
+    /// What is not this disk's is not deleted: it gets a name that is in nobody's way.
+    async fn put_aside(&self, segment: SegmentId, problem: &RecordProblem) -> Result<(), StorageError> {
+        let names = self.disk.list().await?;
+        let mut aside = (0_u32..).filter_map(|number| format!("foreign-{number}-{segment}").parse().ok());
+        let Some(name) = aside.find(|name| !names.contains(name)) else { return Ok(()) };
+        warn!(disk = %self.realm.disk, %segment, %problem, %name, "a file that is no segment of this disk is put aside");
+        self.disk.rename(&segment_file(segment), &name).await?;
+        self.disk.flush_names().await
     }
 
     async fn remove(&self, segment: SegmentId) -> Result<(), StorageError> {
@@ -155,6 +175,16 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
             lost.into_iter().for_each(|name| changes.remove(name));
             self.apply(changes)?;
         }
+    }
+}
+
+/// Whether nothing was ever written behind the header.
+async fn is_empty<F: DiskFile>(file: &F) -> Result<bool, StoreError> {
+    let batch = vec![Read { offset: PAGE, buf: AlignedBuf::zeroed(PAGE_BYTES) }];
+    match file.read(batch, Priority::Client).await.pop() {
+        Some(Ok(page)) => Ok(page.as_slice().iter().all(|byte| *byte == 0)),
+        Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
+        Some(Err(_)) | None => Ok(false),
     }
 }
 

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use env::{Disk, DiskFile, Kv, Priority, StorageError};
+use env::{Disk, DiskFile, Kv, Priority, StorageError, Write};
 use tracing::{info, warn};
 
 use super::compact::{is_whole, tombstones};
 use super::index::{Changes, Location, Position, SegmentState};
-use super::record::{Body, PAGE_BYTES, Record, SegmentId, ShardMeta};
+use super::record::{Body, PAGE_BYTES, Record, RecordProblem, SegmentId, ShardMeta, decode_tombstones};
 use super::recover::{Parts, index_failed};
-use super::scan::{Scan, There, read_header};
+use super::scan::{Scan, There, newer, read_header};
 use super::writer::{Tail, UNFLUSHED_BYTES_MAX};
 use crate::store::StoreError;
 
@@ -65,9 +65,11 @@ pub(super) async fn replay<D: Disk, K: Kv>(
     let mut at = Some((position.segment, position.incarnation, position.end));
     while let Some((segment, incarnation, end)) = at {
         let Ok(file) = parts.open(segment).await else { return Ok(None) };
-        match read_header::<D>(&file, &parts.realm, segment).await? {
+        match read_header(&file, &parts.realm, segment).await? {
             Ok(header) if header.incarnation != incarnation => return Ok(None),
             Ok(_) => {}
+            // Somebody else's file, perhaps: its records tell.
+            Err(RecordProblem::Foreign(_)) => return Ok(None),
             Err(problem) => {
                 warn!(disk = %parts.realm.disk, %segment, %problem, "damaged segment header, written again");
                 replay.damaged_records += 1;
@@ -100,7 +102,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
         loop {
             let record = match scan.record_at(end).await? {
                 There::Record(record) if record.previous == self.last => record,
-                There::Newer(problem) => return Err(StoreError::Failed(format!("{segment}: {problem}"))),
+                There::Newer(problem) => return Err(newer(segment, &problem)),
                 There::Record(_) | There::Nothing => match self.after_gap(&mut scan, end).await? {
                     Some(record) => record,
                     None => return self.after_lost_seal().await,
@@ -144,7 +146,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
         let unknown = || parts.there.iter().find(|id| !rows.contains_key(id) && !read.contains(id));
         let Some(segment) = free.map(|(id, _)| id).or_else(unknown).copied() else { return Ok(None) };
         let Ok(file) = parts.open(segment).await else { return Ok(None) };
-        let Ok(header) = read_header::<D>(&file, &parts.realm, segment).await? else { return Ok(None) };
+        let Ok(header) = read_header(&file, &parts.realm, segment).await? else { return Ok(None) };
         let at = (segment, header.incarnation);
         let mut scan = Scan::new(file, parts.realm, at, parts.segment_bytes, Priority::Client);
         let goes_on = |there| matches!(there, There::Record(record) if record.sequence > self.last);
@@ -224,16 +226,22 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
 
     /// The last records, as far as they are whole and without a gap; made durable before the index has them.
     async fn finish(mut self) -> Result<Tail, StoreError> {
-        for (_, _, file) in &self.touched {
-            file.flush().await.map_err(|error: StorageError| StoreError::failed(&error))?;
-        }
+        let mut found = Vec::new();
+        let mut last = self.done.sequence;
         while let Some((sequence, (record, file))) = self.waiting.pop_first() {
-            let follows = record.previous == self.done.sequence;
-            if !follows || !is_readable(self.parts, &record, &file).await? {
+            let follows = record.previous == last;
+            if !follows || !write_again(self.parts, &record, &file).await? {
                 let (disk, place, cut) = (self.parts.realm.disk, record.place, self.waiting.len() + 1);
                 info!(%disk, %place, sequence, cut, "torn records at the end of the log are left out");
                 break;
             }
+            last = sequence;
+            found.push((record, file));
+        }
+        for (_, _, file) in &self.touched {
+            file.flush().await.map_err(|error: StorageError| StoreError::failed(&error))?;
+        }
+        for (record, file) in found {
             self.take(record, &file).await?;
         }
         self.apply()?;
@@ -271,22 +279,27 @@ pub(super) fn location(record: &Record, meta: &ShardMeta) -> Location {
     }
 }
 
-/// Whether all of a record is as it was written.
-pub(super) async fn is_readable<D: Disk, K: Kv>(
+/// Writes a record again if all of it is as it was written: after a flush that failed, the kernel may show bytes that
+/// the next flush does not make durable.
+pub(super) async fn write_again<D: Disk, K: Kv>(
     parts: &Parts<'_, D, K>,
     record: &Record,
     file: &D::File,
 ) -> Result<bool, StoreError> {
     let at = (record.place.segment, record.place.incarnation);
     let scan = Scan::new(file.clone(), parts.realm, at, parts.segment_bytes, Priority::Client);
-    Ok(match &record.body {
-        Body::Shard(meta) => {
-            let buf = scan.whole(record).await?;
-            buf.is_some_and(|buf| is_whole(&buf, meta.shard_bytes, &meta.block_crcs))
-        }
+    let Some(buf) = scan.whole(record).await? else { return Ok(false) };
+    let is_whole = match &record.body {
+        Body::Shard(meta) => is_whole(&buf, meta.shard_bytes, &meta.block_crcs),
         Body::Tombstones { count, payload_crc } => {
-            tombstones(&scan, record, *count, *payload_crc).await?.is_some()
+            let payload = buf.as_slice().get(PAGE_BYTES..).unwrap_or_default();
+            decode_tombstones(payload, *count, *payload_crc).is_ok()
         }
         Body::Seal { .. } => true,
-    })
+    };
+    if is_whole {
+        let writes = vec![Write { offset: record.place.offset, buf }];
+        file.write(writes, Priority::Client).await.map_err(|error| StoreError::failed(&error))?;
+    }
+    Ok(is_whole)
 }

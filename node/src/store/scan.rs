@@ -1,6 +1,6 @@
 //! Walking along the records of a segment.
 
-use env::{AlignedBuf, Disk, DiskFile, Priority, Read, StorageErrorKind};
+use env::{AlignedBuf, DiskFile, Priority, Read, StorageError, StorageErrorKind};
 
 use super::record::{PAGE_BYTES, Place, Realm, Record, RecordProblem, SegmentHeader, SegmentId};
 use crate::store::StoreError;
@@ -10,6 +10,10 @@ const PAGE: u64 = PAGE_BYTES as u64;
 const CHUNK_BYTES: u64 = 256 << 10;
 /// Records of this size are hopped over.
 const LARGE_BYTES: u64 = 64 << 10;
+/// Reads of the same bytes, until they count as damaged.
+const ATTEMPTS: u32 = 6;
+/// Parts of a file that are tried to see whether it can be read at all.
+const PROBES: u64 = 8;
 
 /// A walk along one segment, in one incarnation.
 pub(super) struct Scan<F> {
@@ -49,7 +53,7 @@ impl<F: DiskFile> Scan<F> {
     ///
     /// # Errors
     ///
-    /// `Busy` alone; a page that cannot be read holds nothing.
+    /// `Busy`, `Failed`; a damaged page holds nothing.
     pub(super) async fn record_at(&mut self, offset: u64) -> Result<There, StoreError> {
         if offset < PAGE || offset.saturating_add(PAGE) > self.segment_bytes {
             return Ok(There::Nothing);
@@ -72,7 +76,7 @@ impl<F: DiskFile> Scan<F> {
     ///
     /// # Errors
     ///
-    /// `Busy`.
+    /// `Busy`, `Failed`.
     pub(super) async fn decode_at(
         &mut self,
         place: &Place,
@@ -87,7 +91,7 @@ impl<F: DiskFile> Scan<F> {
     ///
     /// # Errors
     ///
-    /// `Busy`.
+    /// `Busy`, `Failed`.
     pub(super) async fn find(
         &mut self,
         from: u64,
@@ -108,11 +112,11 @@ impl<F: DiskFile> Scan<F> {
         Ok(None)
     }
 
-    /// A whole record, its page included; none when it cannot be read.
+    /// A whole record, its page included; none when it is damaged.
     ///
     /// # Errors
     ///
-    /// `Busy`.
+    /// `Busy`, `Failed`.
     pub(super) async fn whole(&self, record: &Record) -> Result<Option<AlignedBuf>, StoreError> {
         let bytes = usize::try_from(record.bytes()).unwrap_or(usize::MAX);
         let buf = self.read(record.place.offset, bytes).await?;
@@ -143,32 +147,82 @@ impl<F: DiskFile> Scan<F> {
     }
 
     async fn read(&self, offset: u64, bytes: usize) -> Result<Result<AlignedBuf, String>, StoreError> {
-        let batch = vec![Read { offset, buf: AlignedBuf::zeroed(bytes) }];
-        match self.file.read(batch, self.priority).await.pop() {
-            Some(Ok(buf)) => Ok(Ok(buf)),
-            Some(Err(error)) if error.kind() == StorageErrorKind::Busy => Err(StoreError::failed(&error)),
-            Some(Err(error)) => Ok(Err(error.to_string())),
-            None => Ok(Err("the engine gave no answer to a read".to_owned())),
+        read_surely(&self.file, offset, bytes, self.priority).await
+    }
+}
+
+/// Reads what decides what the log consists of: an error that passes must not be taken for damage, after which what
+/// lies there would be forgotten. So what cannot be read is tried again, and is damaged only if other parts of the
+/// file can be read meanwhile.
+///
+/// # Errors
+///
+/// `Busy`; `Failed` when the disk does not seem to be there. That the bytes are damaged is an answer.
+async fn read_surely<F: DiskFile>(
+    file: &F,
+    offset: u64,
+    bytes: usize,
+    priority: Priority,
+) -> Result<Result<AlignedBuf, String>, StoreError> {
+    let mut attempts = 0;
+    loop {
+        let error = match read_once(file, offset, bytes, priority).await {
+            Ok(buf) => return Ok(Ok(buf)),
+            Err(error) if error.kind() == StorageErrorKind::Busy => return Err(StoreError::failed(&error)),
+            Err(error) => error,
+        };
+        attempts += 1;
+        if attempts == ATTEMPTS {
+            return Ok(Err(error.to_string()));
+        }
+        if attempts == ATTEMPTS - 1 && !is_there(file, priority).await {
+            return Err(StoreError::Failed(error.to_string()));
         }
     }
+}
+
+/// Whether any of some pages of the file can be read.
+async fn is_there<F: DiskFile>(file: &F, priority: Priority) -> bool {
+    let bytes = file.size().await.unwrap_or_default();
+    for part in 0..PROBES {
+        let offset = bytes / PROBES / PAGE * PAGE * part;
+        if read_once(file, offset, PAGE_BYTES, priority).await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
+async fn read_once<F: DiskFile>(
+    file: &F,
+    offset: u64,
+    bytes: usize,
+    priority: Priority,
+) -> Result<AlignedBuf, StorageError> {
+    let batch = vec![Read { offset, buf: AlignedBuf::zeroed(bytes) }];
+    let no_answer = || StorageError::new(StorageErrorKind::Io, "the engine gave no answer to a read");
+    file.read(batch, priority).await.pop().unwrap_or_else(|| Err(no_answer()))
 }
 
 /// The header of a segment.
 ///
 /// # Errors
 ///
-/// `Busy`; what is wrong with the header is an answer.
-pub(super) async fn read_header<D: Disk>(
-    file: &D::File,
+/// `Busy`; `Failed`, also when a later version wrote it; what else is wrong with the header is an answer.
+pub(super) async fn read_header<F: DiskFile>(
+    file: &F,
     realm: &Realm,
     segment: SegmentId,
 ) -> Result<Result<SegmentHeader, RecordProblem>, StoreError> {
-    let batch = vec![Read { offset: 0, buf: AlignedBuf::zeroed(PAGE_BYTES) }];
-    let page = match file.read(batch, Priority::Client).await.pop() {
-        Some(Ok(page)) => Some(page),
-        Some(Err(error)) if error.kind() == StorageErrorKind::Busy => return Err(StoreError::failed(&error)),
-        Some(Err(_)) | None => None,
-    };
+    let page = read_surely(file, 0, PAGE_BYTES, Priority::Client).await?;
     let header = SegmentHeader::decode(realm, page.as_ref().map_or(&[], AlignedBuf::as_slice));
-    Ok(header.and_then(|header| header.is_of(segment).map(|()| header)))
+    match header.and_then(|header| header.is_of(segment).map(|()| header)) {
+        Err(problem) if problem.is_newer() => Err(newer(segment, &problem.to_string())),
+        header => Ok(header),
+    }
+}
+
+/// What a later version wrote is not touched.
+pub(super) fn newer(segment: SegmentId, problem: &str) -> StoreError {
+    StoreError::Failed(format!("{segment} was written by a later version: {problem}; upgrade this node"))
 }

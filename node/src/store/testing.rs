@@ -20,6 +20,7 @@ struct State {
     durable: BTreeMap<Table, Rows>,
     /// Written since the last flush.
     pending: Vec<Batch>,
+    flushes: u64,
     failing: bool,
     full: bool,
     /// The largest limit of a scan of each table.
@@ -33,6 +34,7 @@ impl MemKv {
             live: empty.clone(),
             durable: empty,
             pending: Vec::new(),
+            flushes: 0,
             failing: false,
             full: false,
             scans: BTreeMap::new(),
@@ -60,6 +62,28 @@ impl MemKv {
             apply(&mut state.durable, batch).unwrap();
         }
         state.live = state.durable.clone();
+    }
+
+    /// Another store with the same rows, all of them durable.
+    pub(crate) fn copy(&self) -> Self {
+        let state = self.state();
+        let copy = Self::new(&[]);
+        *copy.state() = State {
+            live: state.live.clone(),
+            durable: state.live.clone(),
+            pending: Vec::new(),
+            flushes: 0,
+            failing: false,
+            full: false,
+            scans: BTreeMap::new(),
+        };
+        drop(state);
+        copy
+    }
+
+    /// How often it was flushed.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.state().flushes
     }
 
     /// Batches since the last flush.
@@ -168,6 +192,7 @@ impl Kv for MemKv {
     async fn flush(&self) -> Result<(), StorageError> {
         let mut state = self.working()?;
         let state = &mut *state;
+        state.flushes += 1;
         state.pending.drain(..).try_for_each(|batch| apply(&mut state.durable, batch))
     }
 

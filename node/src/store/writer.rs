@@ -367,7 +367,7 @@ impl<D: Disk, K: Kv> Writer<D, K> {
     async fn trusted(&self, segment: SegmentId, known: u64) -> Result<u64, StoreError> {
         let inner = &*self.inner;
         let file = inner.file(segment).await.map_err(|error| inner.fail(&error))?;
-        let found = match read_header::<D>(&file, &inner.realm, segment).await? {
+        let found = match read_header(&file, &inner.realm, segment).await? {
             Ok(header) if header.incarnation == known => return Ok(known),
             Ok(header) => header.incarnation,
             Err(_) => 0,

@@ -12,12 +12,49 @@ use proto::{ExtentId, GroupId, ShardName, SlotIndex, StripeIndex};
 
 use super::Index;
 use super::problem::IndexProblem;
-use super::rows::{self, Location, SHARDS};
+use super::rows::{self, LOG, Location, POSITION_KEY, Position, SEGMENTS, SHARDS, SegmentRow};
 use crate::store::record::SegmentId;
 use crate::store::Held;
 
 /// Rows read at once.
 pub(super) const PAGE_ROWS: usize = 1024;
+
+/// What a store that is somebody's index has of an extent, and where.
+///
+/// # Errors
+///
+/// When it cannot be read, or a row cannot be what was written.
+pub(crate) fn peek_extent<K: KvRead>(
+    kv: &K,
+    group: GroupId,
+    extent: ExtentId,
+) -> Result<Vec<(ShardName, Location)>, IndexProblem> {
+    let range = KeyRange::prefix(&rows::extent_key(group, extent));
+    let rows = Pages::new(kv, SHARDS, range).map(|row| {
+        let (key, value) = row?;
+        Ok((rows::parse_shard_key(&key)?, Location::decode(&value, u64::MAX)?))
+    });
+    rows.collect()
+}
+
+/// What a store that is somebody's index has of a segment.
+///
+/// # Errors
+///
+/// As [`peek_extent`].
+pub(crate) fn peek_segment<K: KvRead>(kv: &K, segment: SegmentId) -> Result<Option<SegmentRow>, IndexProblem> {
+    let row = kv.get(SEGMENTS, &rows::segment_key(segment))?;
+    row.map(|row| SegmentRow::decode(&row, u64::MAX)).transpose()
+}
+
+/// How far a store that is somebody's index goes.
+///
+/// # Errors
+///
+/// As [`peek_extent`].
+pub(crate) fn peek_position<K: KvRead>(kv: &K) -> Result<Option<Position>, IndexProblem> {
+    kv.get(LOG, POSITION_KEY)?.map(|row| Position::decode(&row)).transpose()
+}
 
 impl<K: Kv> Index<K> {
     /// At most `limit` shards of `group` after `after`, in order, of which `wanted` says yes.

@@ -111,9 +111,50 @@ impl std::fmt::Debug for History {
     }
 }
 
-/// Histories of up to `steps_max` steps.
-pub(super) fn histories(steps_max: usize) -> impl Strategy<Value = History> {
-    (any::<u64>().no_shrink(), vec(step(), 1..=steps_max)).prop_map(|(seed, steps)| History { seed, steps })
+/// Histories of up to `parts_max` parts, a step each or a few that belong together.
+pub(super) fn histories(parts_max: usize) -> impl Strategy<Value = History> {
+    let part = prop_oneof![
+        30 => step().prop_map(|step| vec![step]),
+        2 => torn_batch(),
+        1 => torn_compaction(),
+    ];
+    (any::<u64>().no_shrink(), vec(part, 1..=parts_max))
+        .prop_map(|(seed, parts)| History { seed, steps: parts.concat() })
+}
+
+/// The power fails while shards of one length are written, and then others of that length are.
+fn torn_batch() -> impl Strategy<Value = Vec<Step>> {
+    // The record of each takes two pages.
+    let small = || (0..NAMES, 0..3_u8).prop_map(|(name, kind)| Operation::Put(Shard { name, kind }));
+    let soon = (0..5_u64, any::<bool>()).prop_map(|(count, after)| When::Operations { count, after });
+    (soon, fate(), vec(small(), 2..6), small(), fate()).prop_map(|(when, index, many, one, closed)| {
+        let doom = Doom { when, death: Death::Power, index };
+        vec![
+            Step::Dies(vec![doom]),
+            Step::AtOnce(many),
+            Step::AtOnce(vec![one]),
+            Step::Close(closed),
+        ]
+    })
+}
+
+/// The power fails while a segment is left, and the index is lost; then of what was copied something is deleted, and
+/// the segment of its copy is left before the other.
+fn torn_compaction() -> impl Strategy<Value = Vec<Step>> {
+    let put = |name, kind| Step::AtOnce(vec![Operation::Put(Shard { name, kind })]);
+    let delete = |name| Step::AtOnce(vec![Operation::Delete { name }]);
+    let compact = || Step::AtOnce(vec![Operation::Compact]);
+    let when = (0..8_u64, any::<bool>()).prop_map(|(count, after)| When::Operations { count, after });
+    (when, 0..NAMES, 7..KINDS, 1..4_u8, 1..3_usize).prop_map(move |(when, name, kind, times, compactions)| {
+        let (copied, left, dead) = (name, (name + 1) % NAMES, (name + 2) % NAMES);
+        let doom = Doom { when, death: Death::Power, index: Fate::Missing };
+        let mut steps = vec![put(copied, 5), put(left, 8), put(dead, 4), delete(dead)];
+        steps.extend([Step::Dies(vec![doom]), compact(), delete(copied)]);
+        steps.push(Step::Churn { shard: Shard { name: dead, kind }, times });
+        steps.extend((0..compactions).map(|_| compact()));
+        steps.push(Step::Close(Fate::Missing));
+        steps
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -88,6 +88,10 @@ impl DiskFile for PlantedFile {
         if self.plant.has(Bug::FlushLate) {
             self.file.flush().await?;
         }
+        if self.plant.bug.is_none() {
+            return self.file.write(batch, priority).await;
+        }
+        let batch = self.plant.split(self.segment, batch);
         let wrote = self.plant.sort(self.segment, &batch);
         let batch: Vec<Write> =
             batch.into_iter().filter_map(|write| self.plant.rewritten(self.segment, write)).collect();

@@ -8,6 +8,7 @@ use simhost::kv::SimKv;
 use super::{Bug, Plant};
 
 const SHARDS: Table = "shards";
+const SEGMENTS: Table = "segments";
 const LOG: Table = "log";
 const POSITION: &[u8] = b"position";
 /// Where in the row of a shard its sequence stands, and behind it that under which it was born; and where in the
@@ -33,6 +34,7 @@ impl PlantedKv {
         let (mut first, mut second) = (Batch::new(), Batch::new());
         for change in batch.into_changes() {
             match change {
+                Change::Put(SEGMENTS, key, _) if self.loses_row(&key) => {}
                 Change::Put(table, key, value) => {
                     let is_shard = table == SHARDS;
                     let is_copy = is_shard && number(&value, SHARD_SEQUENCE_AT) != number(&value, SHARD_BORN_AT);
@@ -49,6 +51,11 @@ impl PlantedKv {
             }
         }
         [first, second].into_iter().filter(|batch| !batch.is_empty()).collect()
+    }
+
+    /// The first row of a segment is kept.
+    fn loses_row(&self, key: &[u8]) -> bool {
+        self.plant.has(Bug::SegmentRowsLost) && self.kv.get(SEGMENTS, key).is_ok_and(|row| row.is_some())
     }
 
     fn renumbered(&self, table: Table, key: &[u8], value: Bytes) -> Bytes {
@@ -93,9 +100,6 @@ impl Kv for PlantedKv {
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
-        if self.plant.has(Bug::IndexNotFlushed) {
-            return Ok(());
-        }
         self.kv.flush().await
     }
 

@@ -35,8 +35,8 @@ pub(super) enum Bug {
     IncarnationKept,
     /// A live segment is used again: what was copied from it is not flushed before it is freed.
     CopiesNotFlushed,
-    /// The index is not flushed before a segment is freed.
-    IndexNotFlushed,
+    /// What lives in a segment is not told to the index.
+    SegmentRowsLost,
     /// The index's position reaches the disk before the rows that it stands for.
     PositionAhead,
     /// Rows of deleted shards stay.
@@ -78,7 +78,7 @@ impl Bug {
         Self::FreedHeaderNotFlushed,
         Self::IncarnationKept,
         Self::CopiesNotFlushed,
-        Self::IndexNotFlushed,
+        Self::SegmentRowsLost,
         Self::PositionAhead,
         Self::DeletedRowsStay,
         Self::CopyRowsLost,
@@ -113,6 +113,8 @@ struct Memory {
     newest: Option<(SegmentId, u64)>,
     /// The next look at that record fails.
     is_hidden: bool,
+    /// This process has found the end of the log.
+    is_open: bool,
     /// The first sequence of this process, and the one before it in the log.
     sequences: Option<(u64, u64)>,
 }
@@ -138,12 +140,14 @@ impl Plant {
         let mut memory = self.memory();
         memory.written.clear();
         memory.is_hidden = self.has(Bug::GoodTailCut);
+        memory.is_open = false;
         memory.sequences = None;
     }
 
     /// It has found the end of the log.
     pub(super) fn opened(&self) {
-        self.memory().is_hidden = false;
+        let mut memory = self.memory();
+        (memory.is_hidden, memory.is_open) = (false, true);
     }
 
     fn has(&self, bug: Bug) -> bool {
