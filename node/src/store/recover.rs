@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use env::{AlignedBuf, Disk, DiskFile, Kv, Priority, Read, StorageError, StorageErrorKind};
 use tracing::{info, warn};
 
-use super::index::{Changes, Index, Position, SegmentState};
+use super::index::{Changes, Index, Position, SegmentRow, SegmentState};
 use super::record::{PAGE_BYTES, Realm, RecordProblem, SegmentHeader, SegmentId, parse_segment_file, segment_file};
 use super::scan::read_header;
 use super::writer::{Tail, write_header};
@@ -67,6 +67,8 @@ pub(super) async fn recover<D: Disk, K: Kv>(
         }
     };
     parts.reconcile(&mut tail).await?;
+    // Which segments are free must be known after the next crash, too.
+    parts.index.flush().await.map_err(|error| index_failed(&error))?;
     Ok((parts.index, tail))
 }
 
@@ -109,43 +111,55 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
         Ok(tail)
     }
 
-    /// Makes files and rows fit each other: segments that were made and never used are free, and of those that are
-    /// gone nothing is left.
+    /// Makes files and rows fit each other: segments that were made and never used are free, so are those that were
+    /// freed and the index does not know it, and of those that are gone nothing is left.
     async fn reconcile(&self, tail: &mut Tail) -> Result<(), StoreError> {
         let rows = self.index.segments();
         for segment in self.there.iter().filter(|segment| !rows.contains_key(segment)) {
-            let file = self.open(*segment).await.map_err(|error| StoreError::failed(&error))?;
-            let header = read_header(&file, &self.realm, *segment).await?;
-            let header = match header {
-                Ok(header) => header,
-                Err(problem) => {
-                    let is_empty = is_empty(&file).await?;
-                    drop(file);
-                    let gone = match problem {
-                        // It was being made when the power failed.
-                        RecordProblem::Block(_) if is_empty => self.remove(*segment).await,
-                        problem => self.put_aside(*segment, &problem).await,
-                    };
-                    gone.map_err(|error| StoreError::failed(&error))?;
-                    continue;
-                }
-            };
-            // Whoever wrote it may have died before it was durable.
-            let written = write_header(&self.realm, &file, &header).await;
-            written.map_err(|error| StoreError::failed(&error))?;
-            let mut changes = Changes::new();
-            changes.set_segment(*segment, header.incarnation, SegmentState::Free);
-            self.apply(changes)?;
+            self.adopt(*segment, tail.last).await?;
+        }
+        // A segment is freed after the index has been flushed: none of its shards lives there any more.
+        let is_left = |segment: &SegmentId, row: &SegmentRow| {
+            row.state != SegmentState::Free && row.live_shards == 0 && *segment != tail.segment
+        };
+        for (segment, row) in rows.iter().filter(|(segment, row)| is_left(segment, row)) {
+            if let Ok(file) = self.open(*segment).await
+                && let Ok(header) = read_header(&file, &self.realm, *segment).await?
+                && header.incarnation > row.incarnation
+            {
+                self.free(*segment, &file, header.incarnation, tail.last).await?;
+            }
         }
         for segment in rows.keys().filter(|segment| !self.there.contains(segment)) {
             let lost = self.forget(*segment)?;
             tail.damaged_records = tail.damaged_records.saturating_add(lost);
             warn!(disk = %self.realm.disk, %segment, shards = lost, "a segment is gone, with what was in it");
+            if *segment == tail.segment {
+                self.make_again(tail).await?;
+                continue;
+            }
             let mut changes = Changes::new();
             changes.remove_segment(*segment);
             self.apply(changes)?;
         }
         Ok(())
+    }
+
+    /// The segment in which the log goes on is gone: it does in an empty one.
+    async fn make_again(&self, tail: &mut Tail) -> Result<(), StoreError> {
+        let (segment, incarnation) = (tail.segment, tail.incarnation.saturating_add(1));
+        let made = async {
+            let file = self.disk.create(&segment_file(segment), self.segment_bytes).await?;
+            self.write_header(&file, segment, incarnation, tail.last).await?;
+            self.disk.flush_names().await
+        };
+        made.await.map_err(|error| StoreError::failed(&error))?;
+        (tail.incarnation, tail.end) = (incarnation, PAGE);
+        tail.damaged_records = tail.damaged_records.saturating_add(1);
+        let mut changes = Changes::new();
+        changes.set_segment(segment, incarnation, SegmentState::InLog);
+        changes.set_position(Position { segment, incarnation, end: PAGE, sequence: tail.last });
+        self.apply(changes)
     }
 
     /// What is not this disk's is not deleted: it gets a name that is in nobody's way.
@@ -156,6 +170,34 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
         warn!(disk = %self.realm.disk, %segment, %problem, %name, "a file that is no segment of this disk is put aside");
         self.disk.rename(&segment_file(segment), &name).await?;
         self.disk.flush_names().await
+    }
+
+    /// A segment that the index does not know.
+    async fn adopt(&self, segment: SegmentId, last: u64) -> Result<(), StoreError> {
+        let file = self.open(segment).await.map_err(|error| StoreError::failed(&error))?;
+        let problem = match read_header(&file, &self.realm, segment).await? {
+            Ok(header) => return self.free(segment, &file, header.incarnation, last).await,
+            Err(problem) => problem,
+        };
+        let is_empty = is_empty(&file).await?;
+        drop(file);
+        let gone = match problem {
+            // It was being made when the power failed.
+            RecordProblem::Block(_) if is_empty => self.remove(segment).await,
+            problem => self.put_aside(segment, &problem).await,
+        };
+        gone.map_err(|error| StoreError::failed(&error))
+    }
+
+    /// Frees a segment in which the log may have gone on just before the end, without anybody being told: what it
+    /// holds must never count.
+    async fn free(&self, segment: SegmentId, file: &D::File, known: u64, last: u64) -> Result<(), StoreError> {
+        let incarnation = known.saturating_add(1);
+        let written = self.write_header(file, segment, incarnation, last).await;
+        written.map_err(|error| StoreError::failed(&error))?;
+        let mut changes = Changes::new();
+        changes.set_segment(segment, incarnation, SegmentState::Free);
+        self.apply(changes)
     }
 
     async fn remove(&self, segment: SegmentId) -> Result<(), StorageError> {
