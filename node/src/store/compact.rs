@@ -267,6 +267,8 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let mut changes = Changes::new();
         changes.set_segment(segment, next, SegmentState::Free);
         self.index.apply(changes).map_err(|error| self.index_failed(&error))?;
+        // Before it is used: after a crash that takes the seal, what was written to it is looked for in free segments.
+        self.index.flush().await.map_err(|error| self.index_failed(&error))?;
         debug!(disk = %self.realm.disk, %segment, "segment freed");
         Ok(())
     }

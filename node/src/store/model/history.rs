@@ -141,16 +141,18 @@ fn torn_batch() -> impl Strategy<Value = Vec<Step>> {
 /// The power fails while a segment is left, and the index is lost; then of what was copied something is deleted, and
 /// the segment of its copy is left before the other.
 fn torn_compaction() -> impl Strategy<Value = Vec<Step>> {
-    let put = |name, kind| Step::AtOnce(vec![Operation::Put(Shard { name, kind })]);
-    let delete = |name| Step::AtOnce(vec![Operation::Delete { name }]);
-    let compact = || Step::AtOnce(vec![Operation::Compact]);
-    let when = (0..8_u64, any::<bool>()).prop_map(|(count, after)| When::Operations { count, after });
-    (when, 0..NAMES, 7..KINDS, 1..4_u8, 1..3_usize).prop_map(move |(when, name, kind, times, compactions)| {
-        let (copied, left, dead) = (name, (name + 1) % NAMES, (name + 2) % NAMES);
+    let when = (0..10_u64, any::<bool>()).prop_map(|(count, after)| When::Operations { count, after });
+    (when, 0..NAMES, 1..3_u8, 1..4_usize).prop_map(|(when, name, times, compactions)| {
+        let put = |name, kind| Step::AtOnce(vec![Operation::Put(Shard { name, kind })]);
+        let delete = |name| Step::AtOnce(vec![Operation::Delete { name }]);
+        let compact = || Step::AtOnce(vec![Operation::Compact]);
+        // The large ones fill a segment each, the others one together.
+        let [copied, left, dead, before, behind] = [0, 1, 2, 3, 4].map(|number| (name + number) % NAMES);
+        let mut steps: Vec<Step> = [copied, left, dead, before, behind].map(delete).into();
+        steps.extend([put(before, 9), put(copied, 5), put(left, 8), put(dead, 4), put(behind, 9)]);
         let doom = Doom { when, death: Death::Power, index: Fate::Missing };
-        let mut steps = vec![put(copied, 5), put(left, 8), put(dead, 4), delete(dead)];
-        steps.extend([Step::Dies(vec![doom]), compact(), delete(copied)]);
-        steps.push(Step::Churn { shard: Shard { name: dead, kind }, times });
+        steps.extend([delete(dead), Step::Dies(vec![doom]), compact(), delete(copied), delete(behind)]);
+        steps.push(Step::Churn { shard: Shard { name: dead, kind: 9 }, times });
         steps.extend((0..compactions).map(|_| compact()));
         steps.push(Step::Close(Fate::Missing));
         steps
