@@ -9,7 +9,7 @@ use super::{Inner, StoreError, busy};
 /// Segments that shards never take: one for compaction, one for deletions, and one that is being left.
 const SPARE: u64 = 3;
 /// Bytes that wait for the disk, but for one write of any size.
-const QUEUED_BYTES_MAX: u64 = 64 << 20;
+const QUEUED_BYTES_MAX: u64 = 256 << 20;
 
 /// The room of one disk.
 #[derive(Debug)]

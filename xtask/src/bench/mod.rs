@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measurements, with what they were made on.
 
+mod store;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -20,20 +22,25 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
     },
+    /// One shard store beside fio, in the same directory in turn: bandwidth, rates, flushes, latency, starts.
+    Store(store::Arguments),
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     packages::ensure()?;
-    let bin = run::build()?;
     let dir = std::path::absolute(".cadole/bench")?;
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
     fs::create_dir_all(&dir)?;
-    let Command::Object { mebibytes } = command;
-    let cluster = Cluster::start(&bin, &dir.join("cluster"))?;
-    object(&cluster, &dir, *mebibytes)?;
-    drop(cluster);
+    match command {
+        Command::Object { mebibytes } => {
+            let bin = run::build()?;
+            let cluster = Cluster::start(&bin, &dir.join("cluster"))?;
+            object(&cluster, &dir, *mebibytes)?;
+        }
+        Command::Store(arguments) => store::run(arguments, &dir)?,
+    }
     fs::remove_dir_all(&dir)?;
     Ok(())
 }
