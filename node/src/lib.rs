@@ -17,7 +17,7 @@
 //! hedging (client), what a disk and a network really are (the seam, `env`).
 //!
 //! Decisions are plain functions with tests of their own: what a directory is ([`superblock`]), what a
-//! shard's file holds and whether there is room for it ([`store`]), who may write, whom to ask for a
+//! record of the log holds and whether there is room for it ([`store`]), who may write, whom to ask for a
 //! shard, what work to begin, and which shards an audit finds superfluous or lost.
 
 mod agent;
