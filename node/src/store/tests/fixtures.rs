@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::*;
+use crate::store::record::{Body, Place, Record, SegmentHeader};
 use crate::store::survey::survey;
 use crate::superblock::{self, Found};
 
@@ -23,10 +24,17 @@ const SUPERBLOCK_V1: Superblock = Superblock {
 };
 const ROW: usize = 32;
 
-/// What stands in the fixture: number and length of each shard; the content follows from both.
-const SHARDS: [(u32, usize); 6] = [(1, 3_008), (3, 64), (4, 4_160), (6, 1_024), (7, 64), (8, 128)];
-/// What is not there any more: deleted, deleted and its copy with it, torn.
-const GONE: [u32; 3] = [0, 2, 9];
+/// What stands in the fixture: number and length of each shard.
+const SHARDS: [(u32, usize); 6] = [(1, 3_008), (3, 64), (5, 16 << 10), (6, 1_024), (7, 64), (8, 128)];
+/// What is not there any more: deleted; deleted when it had been copied; torn.
+const GONE: [u32; 4] = [0, 2, 4, 9];
+
+/// Few bytes that are not zeros, so that the fixture is short.
+fn sparse(number: u32, length: usize) -> Vec<u8> {
+    let mut bytes = content(number, length);
+    bytes.iter_mut().skip(200).for_each(|byte| *byte = 0);
+    bytes
+}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -90,35 +98,37 @@ fn index_of_text(text: &str) -> MemKv {
     kv
 }
 
-/// A disk with everything that version 1 has: shards, a seal, tombstones, copies, a segment that was freed and used
-/// again, a rebirth, a hint of nothing, and a torn tail. And its index, at its end and in the middle.
+/// A disk with everything that version 1 has: shards, seals, tombstones, copies of both, a segment that was freed and
+/// used again, a shard that was born again, and a torn tail. And its index, in the middle and before the torn record.
 fn version_1() -> (MemDisk, MemKv, MemKv) {
-    let (disk, kv) = (MemDisk::new(12 * SUPERBLOCK_V1.segment_bytes), kv());
+    let (disk, kv) = (MemDisk::new(20 * SUPERBLOCK_V1.segment_bytes), kv());
     block_on(async {
         superblock::format(&disk, &SUPERBLOCK_V1).await.unwrap();
         let opened = ShardStore::open(disk.clone(), kv.clone(), SUPERBLOCK_V1, None).await;
         let (store, writer) = opened.unwrap();
         let work = async {
             let put = async |number: u32, length| {
-                put(&store, numbered(number), &content(number, length)).await.unwrap();
+                put(&store, numbered(number), &sparse(number, length)).await.unwrap();
             };
-            put(0, 20 << 10).await;
-            put(1, 3_008).await;
-            put(2, 12 << 10).await;
-            put(3, 64).await;
-            store.delete(numbered(0)).await.unwrap();
-            // This one needs another segment.
-            put(4, 4_160).await;
-            put(5, 16 << 10).await;
+            let delete = async |number: u32| assert_eq!(store.delete(numbered(number)).await.unwrap().get().shards, 1);
+            for (number, length) in [(0, 20 << 10), (1, 3_008), (2, 8 << 10), (3, 64)] {
+                put(number, length).await;
+            }
+            // The first segment is left, and used again when the second is full.
+            for number in [0, 2] {
+                delete(number).await;
+            }
+            put(4, 24 << 10).await;
             assert!(store.compact().await.unwrap());
-            store.delete(numbered(2)).await.unwrap();
-            put(6, 1_024).await;
             let middle = kv.copy();
-            store.delete(numbered(5)).await.unwrap();
+            for (number, length) in [(5, 16 << 10), (6, 1_024), (7, 64)] {
+                put(number, length).await;
+            }
+            for number in [7, 4] {
+                delete(number).await;
+            }
+            put(7, 64).await;
             assert!(store.compact().await.unwrap());
-            put(7, 64).await;
-            store.delete(numbered(7)).await.unwrap();
-            put(7, 64).await;
             put(8, 128).await;
             let end = kv.copy();
             put(9, 64).await;
@@ -130,6 +140,36 @@ fn version_1() -> (MemDisk, MemKv, MemKv) {
         disk.damage(&file, offset + HEADER_BYTES + 9);
         (disk, middle, end)
     })
+}
+
+/// What there is of each kind in the segments, in the incarnations of their headers: shards, of these copies,
+/// tombstones, seals; and how many segments have been used again.
+fn census(disk: &MemDisk) -> [usize; 5] {
+    let mut counts = [0; 5];
+    let realm = SUPERBLOCK_V1.realm();
+    for file in disk.names().iter().filter(|name| name.starts_with("seg-")) {
+        let segment = disk.content(file);
+        let header = SegmentHeader::decode(&realm, &segment[..HEADER_BYTES]).unwrap();
+        let SegmentHeader { segment: id, incarnation, .. } = header;
+        let records = segment.chunks(HEADER_BYTES).enumerate().filter_map(|(page, bytes)| {
+            let place = Place { segment: id, incarnation, offset: (page * HEADER_BYTES) as u64 };
+            Record::decode(&realm, &place, bytes).ok()
+        });
+        let mut is_used_again = false;
+        for record in records {
+            is_used_again = incarnation > 1;
+            match record.body {
+                Body::Shard(meta) => {
+                    counts[0] += 1;
+                    counts[1] += usize::from(meta.from.is_some());
+                }
+                Body::Tombstones { .. } => counts[2] += 1,
+                Body::Seal { .. } => counts[3] += 1,
+            }
+        }
+        counts[4] += usize::from(is_used_again);
+    }
+    counts
 }
 
 /// Made anew when asked for.
@@ -162,6 +202,8 @@ fn version_1_opens() {
     let found = block_on(superblock::inspect(&disk, SUPERBLOCK_V1.cluster)).unwrap();
     assert_eq!(found, Found::Ours(SUPERBLOCK_V1));
     let surveyed = block_on(survey(disk.copy())).unwrap();
+    let census = census(&disk);
+    assert!(census.iter().all(|count| *count > 0), "{census:?}");
     let shards: Vec<(ShardName, usize)> = surveyed.shards.iter().map(|shard| (shard.name, shard.shard_bytes as usize)).collect();
     assert_eq!(shards, SHARDS.map(|(number, length)| (numbered(number), length)));
     assert!(surveyed.shards.iter().all(|shard| shard.whole && shard.epoch == EPOCH));
@@ -174,7 +216,7 @@ fn version_1_opens() {
             let work = async {
                 for (number, length) in SHARDS {
                     let read = store.read(numbered(number), 0, 0, Priority::Client).await.unwrap();
-                    assert!(read.bytes == content(number, length) && read.tenant_tag == TAG, "{number}");
+                    assert!(read.bytes == sparse(number, length) && read.tenant_tag == TAG, "{number}");
                 }
                 for number in GONE {
                     assert_eq!(get(&store, numbered(number)).await, Err(StoreError::NoSuchShard(numbered(number))));
