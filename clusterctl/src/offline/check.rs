@@ -35,6 +35,8 @@ struct Damage {
     /// Of which shard; none when that cannot be told.
     shard: Option<String>,
     problem: String,
+    /// It may be nothing but a write that a crash has cut short.
+    is_torn_end: bool,
 }
 
 /// What was found on one disk.
@@ -56,7 +58,7 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> anyhow::Res
     for disk in &disks {
         checked.push(check(disk).await?);
     }
-    let is_whole = unusable.is_empty() && checked.iter().all(|checked| checked.damage.is_empty());
+    let is_whole = unusable.is_empty() && checked.iter().all(Checked::is_whole);
     session.format.print(&to_json(&checked, &unusable, is_whole), || {
         checked.iter().map(Checked::to_text).collect::<Vec<_>>().join("\n")
     });
@@ -80,7 +82,7 @@ impl Checked<'_> {
             if let Err(problem) = read_superblock(self.disk, name).await {
                 let file = self.disk.path.join(name).display().to_string();
                 let bytes = HEADER_BYTES as u64;
-                self.damage.push(Damage { file, offset: 0, bytes, shard: None, problem });
+                self.damage.push(Damage { file, offset: 0, bytes, shard: None, problem, is_torn_end: false });
             }
         }
     }
@@ -96,6 +98,7 @@ impl Checked<'_> {
             bytes: found.place.bytes,
             shard: None,
             problem: found.problem,
+            is_torn_end: found.is_torn_end,
         }));
         Ok(())
     }
@@ -121,6 +124,7 @@ impl Checked<'_> {
                             bytes: place.bytes,
                             shard: Some(name.to_string()),
                             problem,
+                            is_torn_end: false,
                         }),
                         Err(error) => return Err(error.into()),
                     }
@@ -130,6 +134,11 @@ impl Checked<'_> {
             .await;
         bar.finish_and_clear();
         done
+    }
+
+    /// Nothing is damaged for certain.
+    fn is_whole(&self) -> bool {
+        self.damage.iter().all(|damage| damage.is_torn_end)
     }
 
     fn to_text(&self) -> String {
@@ -149,7 +158,11 @@ impl Checked<'_> {
             ]
         };
         let rows = self.damage.iter().map(row).collect();
-        let found = count(self.damage.len() as u64, "damaged place");
+        let damaged = self.damage.iter().filter(|damage| !damage.is_torn_end).count();
+        let mut found = count(damaged as u64, "damaged place");
+        if damaged < self.damage.len() {
+            found.push_str("; the log's end is torn, by a crash before anybody was told of it, or since");
+        }
         let table = table(&["file", "offset", "bytes", "shard", "problem"], &[1, 2], rows);
         format!("{path}: verified {verified}: {found}\n{table}")
     }
@@ -169,7 +182,7 @@ fn to_json(checked: &[Checked<'_>], unusable: &[Unusable], is_whole: bool) -> Va
     let damage = |damage: &Damage| {
         json!({
             "file": damage.file, "offset": damage.offset, "bytes": damage.bytes, "shard": damage.shard,
-            "problem": damage.problem,
+            "problem": damage.problem, "torn_end": damage.is_torn_end,
         })
     };
     let disk = |checked: &Checked<'_>| {

@@ -9,7 +9,7 @@ use env::{Disk, Kv, Priority};
 
 use super::compact::tombstones;
 use super::index::{Position, SegmentState};
-use super::record::{Body, PAGE_BYTES, SegmentId};
+use super::record::{Body, PAGE_BYTES, Record, SegmentId};
 use super::scan::{Scan, There, read_header};
 use super::survey::{Evidence, RecordPlace};
 use crate::store::StoreError;
@@ -23,6 +23,9 @@ pub struct LogDamage {
     pub place: RecordPlace,
     /// What was found.
     pub problem: String,
+    /// It is the end of the log: either the power failed while this was written, and nobody was told of it, or it was
+    /// damaged since. Without an index the two cannot be told apart.
+    pub is_torn_end: bool,
 }
 
 /// A walk along one segment.
@@ -104,6 +107,12 @@ impl<D: Disk, K: Kv> Evidence<D, K> {
             }
             (offset, last) = (record.end(), Some(record.sequence));
         }
+        if let Some(end) = walk.end
+            && let There::Record(record) = scan.record_at(end).await?
+            && self.inner.index.position().is_some_and(|position| position.sequence < record.sequence)
+        {
+            walk.torn_end(&record);
+        }
         Ok(())
     }
 }
@@ -111,7 +120,18 @@ impl<D: Disk, K: Kv> Evidence<D, K> {
 impl Walk {
     fn damaged(&mut self, offset: u64, bytes: u64, problem: String) {
         let place = RecordPlace::new(self.segment, offset, bytes);
-        self.found.push(LogDamage { place, problem });
+        self.found.push(LogDamage { place, problem, is_torn_end: false });
+    }
+
+    fn torn_end(&mut self, record: &Record) {
+        let place = RecordPlace::new(self.segment, record.place.offset, record.bytes());
+        let what = match &record.body {
+            Body::Shard(meta) => format!("shard {}", meta.name),
+            Body::Tombstones { .. } => "deletions".to_owned(),
+            Body::Seal { .. } => "a seal".to_owned(),
+        };
+        let problem = format!("the log's end is not whole: {what}");
+        self.found.push(LogDamage { place, problem, is_torn_end: true });
     }
 }
 
@@ -126,6 +146,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::store::record::segment_file;
     use crate::store::{INDEX_TABLES, NewShard, ShardStore, survey};
     use crate::superblock::{self, Superblock};
     use crate::testing::MemDisk;
@@ -183,7 +204,7 @@ mod tests {
                 let [damage] = &found[..] else { panic!("{file} {offset}: {found:?}") };
                 assert_eq!((damage.place.file.as_str(), damage.place.offset), (file.as_str(), offset));
                 let expected = if offset == 0 { PAGE } else { 3 * PAGE };
-                assert_eq!(damage.place.bytes, expected, "{file} {offset}");
+                assert_eq!((damage.place.bytes, damage.is_torn_end), (expected, false), "{file} {offset}");
                 for other in 0..20 {
                     let about = evidence.about(name(other), Priority::Client).await.unwrap();
                     let hint = about.map(|about| about.hint);
@@ -192,6 +213,26 @@ mod tests {
                 }
                 disk.damage(&file, at);
             }
+        });
+    }
+
+    /// When the last record of a log is not whole it may have been torn by a crash, and that is what is said of it; of
+    /// one before it, which is known to have been durable, it is not.
+    #[test]
+    fn a_torn_end_is_told_from_damage() {
+        run(async {
+            let disk = disk().await;
+            let whole = survey::open(disk.clone()).await.unwrap();
+            let end = whole.inner.index.position().unwrap();
+            // Of the last record, which says what was deleted.
+            let page = end.end - PAGE;
+            disk.damage(&segment_file(end.segment).to_string(), usize::try_from(page).unwrap() + 30);
+            let evidence = survey::open(disk).await.unwrap();
+            let found = evidence.log_damage(|| ()).await.unwrap();
+            let [torn] = &found[..] else { panic!("{found:?}") };
+            let place = RecordPlace::new(end.segment, end.end - 2 * PAGE, 2 * PAGE);
+            assert_eq!((&torn.place, torn.is_torn_end), (&place, true), "{torn:?}");
+            assert!(torn.problem.contains("deletions"), "{torn:?}");
         });
     }
 }
