@@ -1,6 +1,5 @@
 //! The cluster of a run: its machines, what runs on them, and the operators' hand.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,12 +8,13 @@ use client::{Admin, Cluster as Client};
 use placement::FailureDomain;
 use proto::wire::command::Action;
 use proto::wire::outcome::Outcome;
-use proto::{BucketName, DiskUuid, Failure, Identity, Label, MetaId, NodeId, ShardName, TenantName, wire};
+use proto::{BucketName, Failure, Identity, Label, MetaId, NodeId, TenantName, wire};
 use simhost::{Death, Host, SimEnv, World};
 
 use crate::history::Ledger;
 use crate::plan::{NodePlan, Plan};
 use crate::process::{Process, lock};
+use crate::scars::Scars;
 use crate::tap::Wire;
 use crate::verdict::Findings;
 use crate::{late, nemesis};
@@ -76,8 +76,8 @@ pub struct Cluster {
     clients: Mutex<Vec<Process>>,
     /// What is said on the wire goes through it.
     pub tap: Mutex<Option<Arc<Wire>>>,
-    /// Shards that faults have damaged at rest, and nobody has made again.
-    pub damaged: Mutex<BTreeSet<(DiskUuid, ShardName)>>,
+    /// What faults have done to disks at rest.
+    pub scars: Mutex<Scars>,
     /// What faults remember.
     pub nemesis: nemesis::State,
     /// Those who speak too late.
@@ -89,6 +89,11 @@ pub struct Cluster {
     operator: Host,
     admin: Mutex<Option<Client<SimEnv>>>,
     next_meta: AtomicU64,
+}
+
+/// The key-value store in which a node has the index of the disk at this path.
+pub fn index_of(path: &str) -> String {
+    format!("index-{}", path.trim_start_matches('/'))
 }
 
 fn identity(text: &str) -> Identity {
@@ -110,7 +115,7 @@ impl Cluster {
             nodes: Mutex::default(),
             clients: Mutex::default(),
             tap: Mutex::default(),
-            damaged: Mutex::default(),
+            scars: Mutex::default(),
             nemesis: nemesis::State::default(),
             late,
             meta_power_lost: Mutex::default(),

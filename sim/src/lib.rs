@@ -24,6 +24,7 @@ pub mod plants;
 pub mod probes;
 pub mod process;
 pub mod run;
+pub mod scars;
 pub mod speed;
 pub mod tap;
 pub mod verdict;

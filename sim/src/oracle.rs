@@ -1,5 +1,8 @@
 //! What is true, as a god of this world sees it: the metadata of the server that has come furthest, and
 //! the shards that lie on the disks. Nothing is asked of the servers; what they stored is read.
+//!
+//! What lies on a disk is what its node would find if it were started now: with the index as it is, and the log
+//! from there on; or, where the index is lost, from the log alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,14 +10,14 @@ use std::sync::Arc;
 use env::{KvRead, Order};
 use meta::raft::inspect;
 use meta::state::{Machine, tables};
-use node::store::survey::{Survey, survey};
+use node::store::survey::{RecordPlace, Survey, open, open_with};
 use placement::{Group, SlotState};
 use proto::limits::GRANT_MS;
 use proto::prost::Message;
 use proto::{DiskId, DiskUuid, ExtentId, GroupId, NodeId, ShardName, SlotIndex, StripeIndex, wire};
 use simhost::kv::ForensicKv;
 
-use crate::cluster::{Cluster, MetaHost, NodeHost};
+use crate::cluster::{Cluster, MetaHost, NodeHost, index_of};
 
 /// The metadata of one server.
 pub struct Metadata {
@@ -129,6 +132,8 @@ pub struct Surveyed {
     pub path: String,
     /// What lies on it: is the shard whole?
     pub shards: BTreeMap<ShardName, bool>,
+    /// Where its record lies.
+    pub places: BTreeMap<ShardName, RecordPlace>,
     /// The survey itself.
     pub survey: Survey,
 }
@@ -151,10 +156,15 @@ async fn look_at(node: &NodeHost, path: &str) -> Option<(DiskUuid, Surveyed)> {
     if device.is_gone() {
         return None;
     }
-    let survey = survey(&device.forensic()).await.ok()?;
-    let uuid = survey.superblock.as_ref()?.uuid;
+    let index = node.process.host().kvs().forensic(&index_of(path));
+    let survey = match index {
+        Some(index) => open_with(device.forensic(), index.scratch()).await.ok()?.survey().await.ok()?,
+        None => open(device.forensic()).await.ok()?.survey().await.ok()?,
+    };
+    let uuid = survey.superblock.uuid;
     let shards = survey.shards.iter().map(|shard| (shard.name, shard.whole)).collect();
-    Some((uuid, Surveyed { node: node.id, rack: node.rack, path: path.to_owned(), shards, survey }))
+    let places = survey.shards.iter().map(|shard| (shard.name, shard.place.clone())).collect();
+    Some((uuid, Surveyed { node: node.id, rack: node.rack, path: path.to_owned(), shards, places, survey }))
 }
 
 impl Disks {

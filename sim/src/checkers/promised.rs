@@ -44,11 +44,8 @@ pub(super) fn check(cluster: &Cluster, latest: &Metadata, disks: &Disks) {
 /// Shards that should be on a disk that is there, and are not.
 fn missing(cluster: &Cluster, latest: &Metadata, disks: &Disks) -> BTreeMap<(DiskUuid, ShardName), DiskId> {
     let mut missing = BTreeMap::new();
-    let mut damaged = lock(&cluster.damaged);
-    // What was made again is promised again.
-    damaged.retain(|(disk, shard)| {
-        disks.by_uuid.get(disk).is_none_or(|disk| disk.shards.get(shard) != Some(&true))
-    });
+    let mut scars = lock(&cluster.scars);
+    scars.heal(disks);
     for extent in latest.committed() {
         let stripes = latest.stripes(&extent);
         for (number, slot) in (0_u8..).zip(&extent.group.slots) {
@@ -60,7 +57,7 @@ fn missing(cluster: &Cluster, latest: &Metadata, disks: &Disks) -> BTreeMap<(Dis
             }
             for stripe in 0..stripes {
                 let shard = shard_name(extent.group.id, extent.id, StripeIndex(stripe), index);
-                if disk.shards.get(&shard) != Some(&true) && !damaged.contains(&(uuid, shard)) {
+                if disk.shards.get(&shard) != Some(&true) && !scars.damaged.contains(&(uuid, shard)) {
                     missing.insert((uuid, shard), slot.disk);
                 }
             }

@@ -10,7 +10,8 @@
 //!
 //! - the metadata promise it: the slot is whole (or its source still has it), and not recorded as missing;
 //!   what is being made again may lie on the disk without having been flushed, and does not count;
-//! - its file on that disk is whole, and a power loss would leave it so;
+//! - its record on that disk is whole, a power loss would leave it so, and so would the loss of the node's
+//!   index, whatever is damaged beside it ([`harm`]);
 //! - the disk is in its machine. One that is away for a while does not count, though it will be back.
 //!
 //! **Committed extents.** When a stripe would lose a shard, `k` others must be there. That is a little
@@ -22,7 +23,7 @@
 //! extent that is on some disk and is not committed, at most `min_durable - k` slots may ever be destroyed,
 //! counted over all strikes ([`Past`]). What came of the extent is not guessed at: one that nobody will
 //! ever commit counts until its shards are dropped. Shards that are not on the disk yet when it dies are
-//! not acknowledged, and damage at rest is done to committed extents only. The count also covers the
+//! not acknowledged. The count also covers the
 //! metadata seeming to fall back, when the only server that had applied a commit loses power.
 //!
 //! **Topology.** What is lost can be replaced in its place, by an operator in the storm or in the calm; so
@@ -36,19 +37,21 @@
 //! **Beyond.** A plan may allow [`BEYOND`] more shards of each stripe. Extents for which that was used are
 //! remembered: they may be unreadable, never wrong.
 
+mod harm;
 mod judge;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use env::{FileName, KvRead, Order};
+use env::{KvRead, Order};
 use meta::state::tables;
+use node::store::survey::RecordPlace;
 use placement::{Profile, Slot, SlotState};
 use proto::{DiskId, DiskUuid, ExtentId, GroupId, MetaId, NodeId, ShardName, SlotIndex, StripeIndex};
 use simhost::DiskDevice;
 
-use super::damage::file_name;
 use super::topology;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeHost};
 use crate::oracle::{self, Committed, Disks, Metadata, shard_name};
 use crate::process::lock;
 use judge::{Stripe, Verdict, judge_stripe, judge_uncommitted};
@@ -67,7 +70,15 @@ pub(super) struct View {
     committed: Vec<Committed>,
     /// Committed, or deleted after that.
     known: BTreeSet<(GroupId, ExtentId)>,
-    devices: BTreeMap<DiskUuid, DiskDevice>,
+    machines: BTreeMap<DiskUuid, Machine>,
+    /// What faults have done before may still take these away.
+    endangered: BTreeSet<(DiskUuid, ShardName)>,
+}
+
+/// Where a disk is.
+pub(super) struct Machine {
+    pub(super) node: Arc<NodeHost>,
+    pub(super) device: DiskDevice,
 }
 
 impl View {
@@ -80,12 +91,19 @@ impl View {
         let garbage = metadata.kv.scan(tables::GARBAGE, &tables::whole_table(), Order::Ascending, usize::MAX);
         known.extend(garbage.unwrap_or_default().iter().filter_map(|(key, _)| tables::extent_of(key).ok()));
         let nodes = cluster.nodes();
-        let device = |disk: &oracle::Surveyed| {
-            let node = nodes.iter().find(|node| node.id == disk.node)?;
-            node.process.host().disk(&disk.path)
+        let machine = |disk: &oracle::Surveyed| {
+            let node = nodes.iter().find(|node| node.id == disk.node)?.clone();
+            let device = node.process.host().disk(&disk.path)?;
+            Some(Machine { node, device })
         };
-        let devices = disks.by_uuid.iter().filter_map(|(uuid, disk)| Some((*uuid, device(disk)?))).collect();
-        Some(Self { metadata, disks, committed, known, devices })
+        let machines =
+            disks.by_uuid.iter().filter_map(|(uuid, disk)| Some((*uuid, machine(disk)?))).collect();
+        let endangered = {
+            let mut scars = lock(&cluster.scars);
+            scars.heal(&disks);
+            scars.endangered.keys().copied().collect()
+        };
+        Some(Self { metadata, disks, committed, known, machines, endangered })
     }
 
     /// Which disk is there, if it has been formatted.
@@ -110,11 +128,19 @@ impl View {
         all
     }
 
-    /// A shard's file: on which device, its name, and its length in bytes.
-    pub(super) fn file(&self, disk: DiskUuid, shard: &ShardName) -> Option<(DiskDevice, FileName, u64)> {
-        let (device, file) = (self.devices.get(&disk)?.clone(), file_name(shard)?);
-        let (_, bytes) = device.files().into_iter().find(|(name, _)| *name == file)?;
-        Some((device, file, bytes))
+    /// Where a shard lies.
+    pub(super) fn place(&self, disk: DiskUuid, shard: &ShardName) -> Option<RecordPlace> {
+        self.disks.by_uuid.get(&disk)?.places.get(shard).cloned()
+    }
+
+    /// The machine of a disk.
+    pub(super) fn machine(&self, disk: DiskUuid) -> Option<&Machine> {
+        self.machines.get(&disk)
+    }
+
+    /// All disks that are there.
+    pub(super) fn all_disks(&self) -> Vec<DiskUuid> {
+        self.machines.keys().copied().collect()
     }
 
     /// May these disks be lost for good, all at once? If so, it is remembered that they are.
@@ -124,11 +150,40 @@ impl View {
     /// Says what would be too much.
     pub(super) fn lose(&self, cluster: &Cluster, lost: &BTreeSet<DiskUuid>) -> Result<(), String> {
         self.check_share(cluster, lost)?;
+        let of = |disk: &DiskUuid| self.disks.by_uuid.get(disk).map(|surveyed| (*disk, surveyed));
+        let all = lost.iter().filter_map(of);
+        let hit = all.flat_map(|(disk, surveyed)| surveyed.shards.keys().map(move |shard| (disk, *shard)));
+        self.destroy(cluster, &hit.collect())
+    }
+
+    /// May these shards be damaged? If so, it is remembered that they are.
+    ///
+    /// # Errors
+    ///
+    /// Says what would be too much.
+    pub(super) fn damage(
+        &mut self,
+        cluster: &Cluster,
+        disk: DiskUuid,
+        shards: &BTreeSet<ShardName>,
+    ) -> Result<(), String> {
+        self.destroy(cluster, &shards.iter().map(|shard| (disk, *shard)).collect())?;
+        if let Some(surveyed) = self.disks.by_uuid.get_mut(&disk) {
+            surveyed.shards.extend(shards.iter().map(|shard| (*shard, false)));
+        }
+        Ok(())
+    }
+
+    fn destroy(&self, cluster: &Cluster, hit: &BTreeSet<(DiskUuid, ShardName)>) -> Result<(), String> {
         let allowance = allowance(cluster);
-        let mut beyond = BTreeSet::new();
-        for extent in &self.committed {
+        let (mut destroyed, mut beyond) = (BTreeMap::new(), BTreeSet::new());
+        for (_, shard) in hit {
+            *destroyed.entry((shard.group, shard.extent)).or_insert(0) |= bit(shard.slot);
+        }
+        let is_hit = |extent: &&Committed| destroyed.contains_key(&(extent.group.id, extent.id));
+        for extent in self.committed.iter().filter(is_hit) {
             for stripe in self.stripes_of(extent) {
-                let judged = self.stripe(extent, stripe, |disk, _| lost.contains(&disk));
+                let judged = self.stripe(extent, stripe, |disk, shard| hit.contains(&(disk, *shard)));
                 match judge_stripe(judged, allowance) {
                     Verdict::Covered => {}
                     Verdict::Beyond => drop(beyond.insert(extent.id)),
@@ -138,7 +193,6 @@ impl View {
                 }
             }
         }
-        let destroyed = self.destroyed_with(lost);
         let before = lock(&cluster.nemesis.past);
         for ((group, extent), slots) in destroyed.iter().filter(|(at, _)| !self.known.contains(at)) {
             let Some(profile) = self.profile_of(*group) else {
@@ -153,37 +207,6 @@ impl View {
         }
         drop(before);
         remember(cluster, destroyed, beyond);
-        Ok(())
-    }
-
-    /// May this shard be damaged? If so, it is remembered. `harms`: what was there does not come back.
-    ///
-    /// # Errors
-    ///
-    /// Says what would be too much.
-    pub(super) fn damage(
-        &mut self,
-        cluster: &Cluster,
-        disk: DiskUuid,
-        shard: ShardName,
-        harms: bool,
-    ) -> Result<(), String> {
-        let extent =
-            self.committed.iter().find(|extent| (extent.group.id, extent.id) == (shard.group, shard.extent));
-        let Some(extent) = extent else { return Err(format!("{shard} is not committed")) };
-        let judged = self.stripe(extent, shard.stripe, |at, name| at == disk && *name == shard);
-        let mut beyond = BTreeSet::new();
-        match judge_stripe(judged, allowance(cluster)) {
-            Verdict::Covered => {}
-            Verdict::Beyond => drop(beyond.insert(shard.extent)),
-            Verdict::TooMuch => return Err(format!("{shard}: {judged:?}")),
-        }
-        if harms {
-            remember(cluster, BTreeMap::from([((shard.group, shard.extent), bit(shard.slot))]), beyond);
-            if let Some(surveyed) = self.disks.by_uuid.get_mut(&disk) {
-                surveyed.shards.insert(shard, false);
-            }
-        }
         Ok(())
     }
 
@@ -258,21 +281,10 @@ impl View {
     /// Is it whole, and would it be after a power loss?
     fn is_there(&self, disk: DiskUuid, shard: &ShardName) -> bool {
         let is_durable = || {
-            let file = file_name(shard)?;
-            Some(self.devices.get(&disk)?.is_durable(&file))
+            let place = self.place(disk, shard)?;
+            Some(self.machines.get(&disk)?.device.is_durable_to(&place.file, place.offset + place.bytes))
         };
-        self.is_whole(disk, shard) && is_durable() == Some(true)
-    }
-
-    /// The slots that have any shard on these disks.
-    fn destroyed_with(&self, lost: &BTreeSet<DiskUuid>) -> BTreeMap<(GroupId, ExtentId), u32> {
-        let mut destroyed = BTreeMap::new();
-        for surveyed in lost.iter().filter_map(|disk| self.disks.by_uuid.get(disk)) {
-            for shard in surveyed.shards.keys() {
-                *destroyed.entry((shard.group, shard.extent)).or_insert(0) |= bit(shard.slot);
-            }
-        }
-        destroyed
+        self.is_whole(disk, shard) && !self.endangered.contains(&(disk, *shard)) && is_durable() == Some(true)
     }
 
     fn profile_of(&self, group: GroupId) -> Option<&Profile> {

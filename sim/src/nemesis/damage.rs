@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use env::FileName;
-use node::store::{HEADER_BYTES, survey};
+use node::store::HEADER_BYTES;
+use node::store::survey::RecordPlace;
 use proto::{DiskUuid, ShardName};
 use simhost::disk::Damage;
 
 use super::atlas::View;
 use super::strike::{Outcome, Strike};
-use crate::process::lock;
 
 /// Shards that one strike damages, at most.
 const SHARDS_MAX: u64 = 6;
@@ -33,7 +32,7 @@ pub(super) async fn damage(strike: &Strike<'_>) -> Outcome {
     let (mut done, mut refusal) = (0, None);
     for _ in 0..ATTEMPTS {
         let Some((disk, shard)) = strike.pick(&shards) else { break };
-        match damage_shard(strike, &mut view, &shards, disk, shard, done == 0) {
+        match damage_shard(strike, &mut view, &shards, disk, shard, done == 0).await {
             Ok(harmed) => done += u64::from(harmed),
             Err(reason) => refusal = Some(reason),
         }
@@ -49,7 +48,7 @@ pub(super) async fn damage(strike: &Strike<'_>) -> Outcome {
 }
 
 /// Damages one shard, if the atlas allows it; whether there was something to damage.
-fn damage_shard(
+async fn damage_shard(
     strike: &Strike<'_>,
     view: &mut View,
     shards: &[(DiskUuid, ShardName)],
@@ -57,46 +56,41 @@ fn damage_shard(
     shard: ShardName,
     first: bool,
 ) -> Result<bool, String> {
-    let Some((device, file, bytes)) = view.file(disk, &shard) else { return Ok(false) };
-    let others: Vec<ShardName> =
-        shards.iter().filter(|(at, other)| *at == disk && *other != shard).map(|(_, other)| *other).collect();
-    let kind = draw(strike, bytes, &others);
-    let harms = !matches!(kind, Damage::StaleOnce { .. });
-    view.damage(strike.cluster, disk, shard, harms)?;
-    if first {
-        strike.hits(None, || format!("at rest: {shard} on disk {disk}: {kind:?}"));
-    }
-    let changed = device.damage(&file, kind);
-    if changed {
-        lock(&strike.cluster.damaged).insert((disk, shard));
-    }
-    Ok(changed)
+    let Some(place) = view.place(disk, &shard) else { return Ok(false) };
+    let others = shards.iter().filter(|(at, other)| *at == disk && *other != shard);
+    let others: Vec<RecordPlace> = others.filter_map(|(_, other)| view.place(disk, other)).collect();
+    let damage = draw(strike, &place, &others);
+    let told = || format!("at rest: {shard} on disk {disk}: {damage:?}");
+    let tell = || {
+        if first {
+            strike.hits(None, told);
+        }
+    };
+    view.harm(strike.cluster, disk, (&place.file, &damage), tell).await
 }
 
-/// Some damage within a file of so many bytes.
-fn draw(strike: &Strike<'_>, file_bytes: u64, others: &[ShardName]) -> Damage {
+/// Some damage within a record.
+fn draw(strike: &Strike<'_>, place: &RecordPlace, others: &[RecordPlace]) -> Damage {
     let draws = &strike.draws;
     // The header is small, and worth as much attention as the rest.
-    let reach = if draws.chance(300_000) { HEADER_BYTES as u64 } else { file_bytes };
-    let offset = draws.below(reach.min(file_bytes).max(1));
-    let bytes = draws.skewed(1, (file_bytes - offset.min(file_bytes)).max(1));
+    let reach = if draws.chance(300_000) { HEADER_BYTES as u64 } else { place.bytes };
+    let within = draws.below(reach.min(place.bytes).max(1));
+    let bytes = draws.skewed(1, (place.bytes - within).max(1));
+    let offset = place.offset + within;
     match draws.below(5) {
         0 => Damage::Flip { offset, mask: 1 << draws.below(8) },
         1 => Damage::Zero { offset, bytes },
         2 => Damage::Unreadable { offset, bytes },
         3 => Damage::StaleOnce { offset, bytes },
-        _ => match draws.pick(others).and_then(file_name) {
+        _ => match draws.pick(others).cloned() {
             // A write of another shard that went here, from its start or within it.
-            Some(from) if draws.chance(500_000) => {
-                Damage::Misdirected { offset: 0, bytes: file_bytes, from, from_offset: 0 }
+            Some(RecordPlace { file: from, offset: start, .. }) if draws.chance(500_000) => {
+                Damage::Misdirected { offset: place.offset, bytes: place.bytes, from, from_offset: start }
             }
-            Some(from) => Damage::Misdirected { offset, bytes, from, from_offset: offset },
+            Some(RecordPlace { file: from, offset: start, .. }) => {
+                Damage::Misdirected { offset, bytes, from, from_offset: start + within }
+            }
             None => Damage::Zero { offset, bytes },
         },
     }
-}
-
-/// The name of a shard's file.
-pub(super) fn file_name(shard: &ShardName) -> Option<FileName> {
-    survey::file_name(shard).parse().ok()
 }

@@ -9,8 +9,8 @@ use env::{Batch, KeyRange};
 use meta::state::tables;
 use proto::prost::Message;
 use proto::wire;
-use simhost::disk::{Damage, DiskBugs};
-use simhost::kv::KvBugs;
+use simhost::disk::Damage;
+use simhost::kv::{KvBugs, KvFilter};
 
 use crate::cluster::Cluster;
 
@@ -20,21 +20,13 @@ const LOOK: Duration = Duration::from_millis(200);
 const PURGED_TOO_MUCH: u64 = 40;
 
 /// Does something to all machines, and to those that come later.
-fn everywhere(cluster: &Arc<Cluster>, plant: impl Fn(&Cluster) + Send + 'static) {
+pub(super) fn everywhere(cluster: &Arc<Cluster>, plant: impl Fn(&Cluster) + Send + 'static) {
     plant(cluster);
     let cluster = cluster.clone();
     cluster.world.clone().spawn("planted bug", async move {
         loop {
             cluster.world.sleep(LOOK).await;
             plant(&cluster);
-        }
-    });
-}
-
-fn bug_in_disks(cluster: &Arc<Cluster>, bugs: DiskBugs) {
-    everywhere(cluster, move |cluster| {
-        for node in cluster.nodes() {
-            node.process.host().disks().values().for_each(|disk| disk.set_bugs(bugs));
         }
     });
 }
@@ -48,21 +40,23 @@ fn bug_in_stores(cluster: &Arc<Cluster>, bugs: KvBugs) {
 /// Rewrites what metadata servers write.
 fn rewrite(cluster: &Arc<Cluster>, filter: fn(&str, Change) -> Vec<Change>) {
     everywhere(cluster, move |cluster| {
-        for meta in cluster.metas() {
-            let rewrite = move |store: &str, batch: Batch| {
-                let mut rewritten = Batch::new();
-                for change in batch.into_changes().into_iter().flat_map(|change| filter(store, change)) {
-                    match change {
-                        Change::Put(table, key, value) => rewritten.put(table, key, value),
-                        Change::Delete(table, key) => rewritten.delete(table, key),
-                        Change::DeleteRange(table, range) => rewritten.delete_range(table, range),
-                    }
-                }
-                rewritten
-            };
-            meta.process.host().kvs().set_filter(Some(Arc::new(rewrite)));
-        }
+        cluster.metas().iter().for_each(|meta| meta.process.host().kvs().set_filter(Some(rewriting(filter))));
     });
+}
+
+/// Rewrites each change of a batch.
+pub(super) fn rewriting(filter: fn(&str, Change) -> Vec<Change>) -> KvFilter {
+    Arc::new(move |store: &str, batch: Batch| {
+        let mut rewritten = Batch::new();
+        for change in batch.into_changes().into_iter().flat_map(|change| filter(store, change)) {
+            match change {
+                Change::Put(table, key, value) => rewritten.put(table, key, value),
+                Change::Delete(table, key) => rewritten.delete(table, key),
+                Change::DeleteRange(table, range) => rewritten.delete_range(table, range),
+            }
+        }
+        rewritten
+    })
 }
 
 /// In the middle of the storm one disk that keeps something loses all of it.
@@ -74,7 +68,7 @@ pub(super) fn canary(cluster: &Arc<Cluster>) {
             for node in cluster.nodes() {
                 for disk in node.process.host().disks().values() {
                     for (file, bytes) in
-                        disk.files().iter().filter(|(file, _)| file.as_str().starts_with('g'))
+                        disk.files().iter().filter(|(file, _)| file.as_str().starts_with("seg-"))
                     {
                         disk.damage(file, Damage::Zero { offset: 0, bytes: *bytes });
                     }
@@ -82,26 +76,6 @@ pub(super) fn canary(cluster: &Arc<Cluster>) {
             }
         }
     });
-}
-
-/// See the table.
-pub(super) fn shard_flush_skipped(cluster: &Arc<Cluster>) {
-    bug_in_disks(cluster, DiskBugs { flush_lies: true, ..DiskBugs::default() });
-}
-
-/// See the table.
-pub(super) fn name_flush_skipped(cluster: &Arc<Cluster>) {
-    bug_in_disks(cluster, DiskBugs { name_flush_lies: true, ..DiskBugs::default() });
-}
-
-/// See the table.
-pub(super) fn deletion_flush_skipped(cluster: &Arc<Cluster>) {
-    bug_in_disks(cluster, DiskBugs { removal_flush_lies: true, ..DiskBugs::default() });
-}
-
-/// See the table.
-pub(super) fn found_names_not_flushed(cluster: &Arc<Cluster>) {
-    bug_in_disks(cluster, DiskBugs { inherited_flush_lies: true, ..DiskBugs::default() });
 }
 
 /// See the table.

@@ -6,6 +6,7 @@
 //! seeds each one takes to be found.
 
 mod hardware;
+mod log;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,22 +54,37 @@ pub const ALL: &[Plant] = &[
     plant(
         "shard-flush-skipped",
         "shards are acknowledged before they are flushed",
-        How::Hardware(hardware::shard_flush_skipped),
+        How::Hardware(log::shard_flush_skipped),
     ),
     plant(
         "name-flush-skipped",
-        "shards are acknowledged before their names are flushed",
-        How::Hardware(hardware::name_flush_skipped),
-    ),
-    plant(
-        "deletion-flush-skipped",
-        "shards are reported as dropped before that is flushed",
-        How::Hardware(hardware::deletion_flush_skipped),
+        "a segment takes shards before its name is flushed",
+        How::Hardware(log::name_flush_skipped),
     ),
     plant(
         "found-names-not-flushed",
-        "a node serves shards that an earlier process of it named and did not flush",
-        How::Hardware(hardware::found_names_not_flushed),
+        "a node serves segments that an earlier process of it named and did not flush",
+        How::Hardware(log::found_names_not_flushed),
+    ),
+    plant(
+        "deletions-not-logged",
+        "shards are reported as dropped, and the log does not say so",
+        How::Hardware(log::deletions_not_logged),
+    ),
+    plant(
+        "incarnation-not-raised",
+        "a segment is freed, and its old records still count",
+        How::Hardware(log::incarnation_not_raised),
+    ),
+    plant(
+        "index-keeps-deleted",
+        "the index keeps shards that were deleted",
+        How::Hardware(log::index_keeps_deleted),
+    ),
+    plant(
+        "index-flush-skipped",
+        "segments are freed while the durable index still points into them",
+        How::Hardware(log::index_flush_skipped),
     ),
     plant(
         "snapshot-flush-skipped",

@@ -118,6 +118,11 @@ impl Image {
         }
     }
 
+    /// The pages that begin before `end`.
+    fn before(&self, end: u64) -> impl Iterator<Item = (&u64, &Bytes)> + Clone {
+        self.pages.range(..end.div_ceil(PAGE_BYTES))
+    }
+
     fn copy_to(&self, offset: u64, to: &mut [u8]) {
         to.fill(0);
         let end = offset.saturating_add(to.len() as u64);
@@ -174,7 +179,7 @@ pub(super) struct FlushTicket {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     volatile: Image,
     durable: Image,
@@ -207,6 +212,19 @@ impl Content {
     /// Is all of it durable?
     pub(super) fn is_clean(&self) -> bool {
         self.log.is_empty() && !self.apart
+    }
+
+    /// Is all that is before `end` durable, as it is now?
+    pub(super) fn is_durable_to(&self, end: u64) -> bool {
+        let end = end.min(self.volatile.len);
+        let (volatile, durable) = (self.volatile.before(end), self.durable.before(end));
+        // Pages that were flushed share their bytes.
+        let is_same = |(one, other): (&Bytes, &Bytes)| one.as_ptr() == other.as_ptr() || one == other;
+        let is_equal =
+            |(one, other): ((&u64, &Bytes), (&u64, &Bytes))| one.0 == other.0 && is_same((one.1, other.1));
+        self.durable.len >= end
+            && volatile.clone().count() == durable.clone().count()
+            && volatile.zip(durable).all(is_equal)
     }
 
     /// Whole pages of `data` are at `offset`, a multiple of the page's size; the file gets longer if it
@@ -274,6 +292,25 @@ impl Content {
             self.read_stale(offset..end, buf.as_mut_slice());
         }
         true
+    }
+
+    /// As [`read`](Self::read) of somebody who looks, of what a power loss would leave at least.
+    #[must_use]
+    pub(super) fn read_durable(&self, offset: u64, buf: &mut AlignedBuf) -> bool {
+        let there = (buf.capacity() as u64).min(self.durable.len.saturating_sub(offset));
+        let end = offset.saturating_add(there);
+        let sectors = offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+        if there > 0 && self.unreadable.range(sectors).next().is_some() {
+            return false;
+        }
+        buf.set_len(index(there));
+        self.durable.copy_to(offset, buf.as_mut_slice());
+        true
+    }
+
+    /// As a power loss would leave it at least.
+    pub(super) fn durable_len(&self) -> u64 {
+        self.durable.len
     }
 
     fn read_stale(&mut self, range: Range<u64>, to: &mut [u8]) {

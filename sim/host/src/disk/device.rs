@@ -1,14 +1,14 @@
 //! A disk as hardware: it outlives the processes that use it.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use env::FileName;
 use tokio::sync::Notify;
 
-use super::faults::{Damage, DiskBugs, DiskCounters, DiskFaults};
-use super::forensic::ForensicDisk;
+use super::faults::{Damage, DiskBugs, DiskCounters, DiskFaults, DiskFilter, DiskWitness};
+use super::forensic::{ForensicDisk, Image};
 use super::state::{Loss, State};
 use crate::host::{Death, Host, HostId, HostState};
 use crate::rng::{Stream, mix};
@@ -100,6 +100,29 @@ impl DiskDevice {
         self.with(|state| state.bugs = bugs);
     }
 
+    /// Passes each transfer to it through `filter`; none to write them as they are.
+    pub fn set_filter(&self, filter: Option<DiskFilter>) {
+        let before = self.with(|state| std::mem::replace(&mut state.filter, filter));
+        drop(before);
+    }
+
+    /// From now on `witness` sees what processes ask to be written; it may look at the disk.
+    pub fn set_witness(&self, witness: DiskWitness) {
+        let before = self.with(|state| state.witness.replace(witness));
+        drop(before);
+    }
+
+    /// What is to be written for what a process asks for; the witness has seen it.
+    pub(super) fn passed(&self, name: &FileName, transfers: Vec<(u64, Bytes)>) -> Vec<(u64, Bytes)> {
+        let (witness, filter) = self.with(|state| (state.witness.clone(), state.filter.clone()));
+        if let Some(witness) = witness {
+            transfers.iter().for_each(|(offset, data)| witness(name, *offset, data));
+        }
+        let Some(filter) = filter else { return transfers };
+        let one = |(offset, data)| filter(name, offset, data).map(|data| (offset, data));
+        transfers.into_iter().filter_map(one).collect()
+    }
+
     /// It is dead, or back: every operation fails with `Io` meanwhile. A flush that fails of it loses what
     /// it was to make durable.
     pub fn set_gone(&self, gone: bool) {
@@ -125,25 +148,25 @@ impl DiskDevice {
         self.with(|state| state.listed())
     }
 
+    /// Is there a file of this name?
+    pub fn has(&self, name: &FileName) -> bool {
+        self.with(|state| state.names.get(name).is_some())
+    }
+
     /// Is it dead or taken out?
     pub fn is_gone(&self) -> bool {
         self.with(|state| state.gone || state.removed)
     }
 
-    /// Would the file be there, as it is now, after a power loss?
-    pub fn is_durable(&self, name: &FileName) -> bool {
-        self.with(|state| state.is_durable(name))
+    /// Would the file be there after a power loss, with all that is before offset `end` as it is now?
+    pub fn is_durable_to(&self, name: &FileName, end: u64) -> bool {
+        self.with(|state| state.is_durable_to(name, end))
     }
 
     /// Would a file of this name be there after a power loss, with content that was flushed? None when there
     /// is no such file now. One that another, flushed file is about to replace counts as well.
     pub fn survives(&self, name: &FileName) -> Option<bool> {
         self.with(|state| state.survives(name))
-    }
-
-    /// Names that were taken away, and that a power loss may bring back; in byte order.
-    pub fn may_return(&self) -> BTreeSet<FileName> {
-        self.with(|state| state.names.may_return())
     }
 
     /// Changes of names that processes made which have died, and that a power loss may undo.
@@ -161,7 +184,28 @@ impl DiskDevice {
 
     /// What is on it just now, for those who check: no latency, no errors, no owner, dead or alive.
     pub fn forensic(&self) -> ForensicDisk {
-        ForensicDisk::new(self.clone())
+        ForensicDisk::new(self.clone(), Image::Volatile)
+    }
+
+    /// What a power loss just now would leave at least, in the same way.
+    pub fn durable(&self) -> ForensicDisk {
+        ForensicDisk::new(self.clone(), Image::Durable)
+    }
+
+    /// A disk of no machine with the same content: what is done to it is done to no other.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let stream = Stream::new(0);
+        Self(Arc::new(Device {
+            host: Weak::new(),
+            path: self.0.path.clone(),
+            tag: self.0.tag,
+            state: Mutex::new(self.with(|state| state.copy())),
+            unstuck: Notify::new(),
+            latencies: stream.fork("latencies"),
+            failures: stream.fork("failures"),
+            deaths: stream.fork("deaths"),
+        }))
     }
 
     /// What it was asked for.

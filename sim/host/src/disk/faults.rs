@@ -1,6 +1,17 @@
 //! What can be wrong with a disk.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use env::FileName;
+
+/// Rewrites each transfer of a process to the disk, or drops it: the file, the offset, the bytes (whole pages, as
+/// many as what comes back), and what to write instead.
+pub type DiskFilter = Arc<dyn Fn(&FileName, u64, Bytes) -> Option<Bytes> + Send + Sync>;
+
+/// Sees each transfer of a process to the disk when it is asked for, before anything of it is there: the file, the
+/// offset, the bytes.
+pub type DiskWitness = Arc<dyn Fn(&FileName, u64, &Bytes) + Send + Sync>;
 
 /// How slow a disk is, and how often it fails. Times are microseconds, both bounds included, and drawn for
 /// each operation; `…_ppm` is how many in a million.
@@ -47,8 +58,6 @@ pub struct DiskBugs {
     pub flush_lies: bool,
     /// Flushes of names succeed and make nothing durable.
     pub name_flush_lies: bool,
-    /// They pass over names that were taken away.
-    pub removal_flush_lies: bool,
     /// They pass over what an earlier process did.
     pub inherited_flush_lies: bool,
 }

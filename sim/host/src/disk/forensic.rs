@@ -8,15 +8,27 @@ use super::device::DiskDevice;
 use super::names::FileNumber;
 use super::state::error;
 
-/// What the kernel shows of a disk, at once and without a fault, whether its host lives or not. Changes are
-/// refused as `Invalid`. Sectors that cannot be read are `Io` here too; stale reads are not seen and not
-/// used up.
+/// Which of a disk's images is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// What the kernel shows.
+    Volatile,
+    /// What flushes have covered.
+    Durable,
+}
+
+/// What the kernel shows of a disk, or what a power loss would leave of it at least, at once and without a
+/// fault, whether its host lives or not. Changes are refused as `Invalid`. Sectors that cannot be read are
+/// `Io` here too; stale reads are not seen and not used up.
 #[derive(Clone)]
-pub struct ForensicDisk(DiskDevice);
+pub struct ForensicDisk {
+    device: DiskDevice,
+    image: Image,
+}
 
 impl ForensicDisk {
-    pub(super) fn new(device: DiskDevice) -> Self {
-        Self(device)
+    pub(super) fn new(device: DiskDevice, image: Image) -> Self {
+        Self { device, image }
     }
 }
 
@@ -28,12 +40,20 @@ impl Disk for ForensicDisk {
     type File = ForensicFile;
 
     async fn list(&self) -> Result<Vec<FileName>, StorageError> {
-        Ok(self.0.with(|state| state.names.list().map(|(name, _)| name.clone()).collect()))
+        Ok(self.device.with(|state| match self.image {
+            Image::Volatile => state.names.list().map(|(name, _)| name.clone()).collect(),
+            Image::Durable => state.names.list_durable().map(|(name, _)| name.clone()).collect(),
+        }))
     }
 
     async fn open(&self, name: &FileName) -> Result<ForensicFile, StorageError> {
-        let file = self.0.with(|state| state.named(name))?;
-        Ok(ForensicFile { device: self.0.clone(), file })
+        let (device, image) = (self.device.clone(), self.image);
+        let file = device.with(|state| match image {
+            Image::Volatile => state.names.get(name),
+            Image::Durable => state.names.get_durable(name),
+        });
+        let file = file.ok_or_else(|| error(StorageErrorKind::NotFound, "there is no such file"))?;
+        Ok(ForensicFile { device, image, file })
     }
 
     async fn create(&self, _: &FileName, _: u64) -> Result<ForensicFile, StorageError> {
@@ -53,7 +73,7 @@ impl Disk for ForensicDisk {
     }
 
     async fn space(&self) -> Result<Space, StorageError> {
-        Ok(self.0.with(|state| state.space()))
+        Ok(self.device.with(|state| state.space()))
     }
 
     fn engine(&self) -> String {
@@ -65,6 +85,7 @@ impl Disk for ForensicDisk {
 #[derive(Clone)]
 pub struct ForensicFile {
     device: DiskDevice,
+    image: Image,
     file: FileNumber,
 }
 
@@ -77,7 +98,10 @@ impl DiskFile for ForensicFile {
         let one = |Read { offset, mut buf }: Read| {
             let readable = self.device.with(|state| {
                 let content = state.content(self.file)?;
-                Ok(content.read(offset, &mut buf, true))
+                Ok(match self.image {
+                    Image::Volatile => content.read(offset, &mut buf, true),
+                    Image::Durable => content.read_durable(offset, &mut buf),
+                })
             });
             match readable {
                 Ok(true) => Ok(buf),
@@ -93,6 +117,11 @@ impl DiskFile for ForensicFile {
     }
 
     async fn size(&self) -> Result<u64, StorageError> {
-        self.device.with(|state| state.content(self.file).map(|content| content.len()))
+        self.device.with(|state| {
+            state.content(self.file).map(|content| match self.image {
+                Image::Volatile => content.len(),
+                Image::Durable => content.durable_len(),
+            })
+        })
     }
 }

@@ -173,6 +173,7 @@ impl DiskFile for SimFile {
         let numbers = self.0.transfers(transfers.iter().map(|(offset, data)| (*offset, data.len())));
         // Any order is right; a failure or a death in the middle finds some of them done.
         session.admit(&self.0.operation("disk.write", &numbers))?;
+        transfers = session.device().passed(&self.0.name, transfers);
         session.device().0.failures.shuffle(&mut transfers);
         let change = Change::Write { file: *file, transfers };
         session.change(&self.0.operation("disk.write", &numbers), change, self.clone()).await.map(drop)

@@ -31,6 +31,6 @@ mod state;
 mod tests;
 
 pub use device::DiskDevice;
-pub use faults::{Damage, DiskBugs, DiskCounters, DiskFaults};
+pub use faults::{Damage, DiskBugs, DiskCounters, DiskFaults, DiskFilter, DiskWitness};
 pub use forensic::{ForensicDisk, ForensicFile};
 pub use handles::{SimDisk, SimDisks, SimFile};

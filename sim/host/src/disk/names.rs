@@ -4,7 +4,7 @@
 //! of the unflushed changes survives a power loss, each does so as one step: a file that had a name and was
 //! neither replaced nor removed has exactly one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use env::FileName;
 
@@ -69,7 +69,7 @@ struct Entry {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     volatile: Directory,
     durable: Directory,
@@ -81,18 +81,19 @@ pub(super) struct Names {
     inherited: usize,
 }
 
-/// What a flush passes over though it says that all is durable: planted bugs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct PassesOver {
-    /// Names that were taken away.
-    pub(super) removals: bool,
-    /// What an earlier process did.
-    pub(super) inherited: bool,
-}
-
 impl Names {
     pub(super) fn get(&self, name: &FileName) -> Option<FileNumber> {
         self.volatile.by_name.get(name).copied()
+    }
+
+    /// As [`get`](Self::get), of what flushes have covered.
+    pub(super) fn get_durable(&self, name: &FileName) -> Option<FileNumber> {
+        self.durable.by_name.get(name).copied()
+    }
+
+    /// As [`list`](Self::list), of what flushes have covered.
+    pub(super) fn list_durable(&self) -> impl Iterator<Item = (&FileName, FileNumber)> {
+        self.durable.by_name.iter().map(|(name, file)| (name, *file))
     }
 
     /// Would the name be this file's after a power loss, whatever else is lost?
@@ -114,15 +115,6 @@ impl Names {
             }
         }
         Some(holders)
-    }
-
-    /// Names that no file has, and that some file may have after a power loss.
-    pub(super) fn may_return(&self) -> BTreeSet<FileName> {
-        let changed = self.log.iter().filter_map(|Entry { change, .. }| match change {
-            NameChange::Put(name, _) => Some(name),
-            NameChange::Remove(name, _) => self.durable.by_name.contains_key(name).then_some(name),
-        });
-        changed.filter(|name| !self.volatile.by_name.contains_key(*name)).cloned().collect()
     }
 
     /// Changes that processes made which have died, and that are not durable.
@@ -182,12 +174,13 @@ impl Names {
     }
 
     /// A flush ends; the files whose names it has settled. When it failed, only some of the changes are
-    /// durable, the first of them; a later flush tries again.
+    /// durable, the first of them; a later flush tries again. One with a planted bug passes over what an earlier
+    /// process did.
     pub(super) fn end_flush(
         &mut self,
         began: u64,
         failed: Option<&Stream>,
-        passes_over: PassesOver,
+        passes_over_inherited: bool,
     ) -> Vec<FileNumber> {
         let covered = self.log.partition_point(|entry| entry.generation <= began);
         let count = failed.map_or(covered, |stream| stream.index(covered + 1));
@@ -195,9 +188,8 @@ impl Names {
         let mut inherited = self.inherited.saturating_sub(count);
         for (place, entry) in self.log.drain(..count).enumerate() {
             let is_inherited = place < self.inherited;
-            let is_removal = matches!(entry.change, NameChange::Remove(..));
-            if (passes_over.removals && is_removal) || (passes_over.inherited && is_inherited) {
-                inherited += usize::from(is_inherited);
+            if passes_over_inherited && is_inherited {
+                inherited += 1;
                 kept.push(entry);
             } else {
                 self.durable.apply(&entry.change);

@@ -8,8 +8,8 @@ use env::buf::ALIGN_BYTES;
 use env::{FileName, Space, StorageError, StorageErrorKind};
 
 use super::content::{Content, Settled, Survival, in_pages};
-use super::faults::{Damage, DiskBugs, DiskCounters, DiskFaults};
-use super::names::{FileNumber, Names, PassesOver};
+use super::faults::{Damage, DiskBugs, DiskCounters, DiskFaults, DiskFilter, DiskWitness};
+use super::names::{FileNumber, Names};
 use super::session::Session;
 use crate::host::Death;
 use crate::rng::Stream;
@@ -30,7 +30,7 @@ pub(super) enum Change {
     Remove { name: FileName },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct File {
     content: Content,
     /// Handles of the process that lives.
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) capacity_bytes: u64,
     pub(super) faults: DiskFaults,
     pub(super) bugs: DiskBugs,
+    pub(super) filter: Option<DiskFilter>,
+    pub(super) witness: Option<DiskWitness>,
     pub(super) counters: DiskCounters,
     pub(super) gone: bool,
     pub(super) removed: bool,
@@ -95,10 +97,22 @@ impl State {
         there.ok_or_else(|| error(StorageErrorKind::Io, "the file is gone with its disk"))
     }
 
-    /// Would the file be there as it is after a power loss?
-    pub(super) fn is_durable(&self, name: &FileName) -> bool {
+    /// What is on it, for somebody to try something with.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            capacity_bytes: self.capacity_bytes,
+            names: self.names.clone(),
+            files: self.files.clone(),
+            next_file: self.next_file,
+            used_bytes: self.used_bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Would the file be there after a power loss, with all that is before `end` as it is?
+    pub(super) fn is_durable_to(&self, name: &FileName, end: u64) -> bool {
         let file = self.names.get(name).and_then(|file| self.files.get(&file));
-        self.names.is_durable(name) && file.is_some_and(|file| file.content.is_clean())
+        self.names.is_durable(name) && file.is_some_and(|file| file.content.is_durable_to(end))
     }
 
     /// Would a file of this name be there after a power loss, with content that was flushed, whatever else
@@ -262,8 +276,8 @@ impl State {
 
     /// A flush of names ends.
     pub(super) fn end_name_flush(&mut self, began: u64, failed: Option<&Stream>) {
-        let DiskBugs { removal_flush_lies: removals, inherited_flush_lies: inherited, .. } = self.bugs;
-        for file in self.names.end_flush(began, failed, PassesOver { removals, inherited }) {
+        let passes_over_inherited = self.bugs.inherited_flush_lies;
+        for file in self.names.end_flush(began, failed, passes_over_inherited) {
             self.tidy(file);
         }
     }

@@ -1,17 +1,26 @@
 //! A store as it lies there, for checkers.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use env::{KeyRange, KvRead, Order, Row, StorageError, Table};
+use env::{Batch, KeyRange, Kv, KvRead, Order, Row, StorageError, StorageErrorKind, Table};
 
 use super::store::Store;
 use super::tables::{Reversal, Tables};
+use crate::world::lock;
 
 /// What a store held when this was taken: what the host's processes saw last, durable or not. Later
 /// changes do not show in it.
 #[derive(Clone, Debug)]
 pub struct ForensicKv(pub(super) Tables);
+
+impl ForensicKv {
+    /// A store with the same content that can be written to.
+    pub fn scratch(&self) -> ScratchKv {
+        ScratchKv(Arc::new(Mutex::new(self.0.clone())))
+    }
+}
 
 impl KvRead for ForensicKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
@@ -53,6 +62,20 @@ impl DurableKv {
         }
         Self { tables, before }
     }
+
+    /// All of it, as tables.
+    fn whole(&self) -> Tables {
+        let mut tables = self.tables.clone();
+        for ((of, key), value) in &self.before {
+            tables.reverse(&[Reversal::Row(of, key.clone(), value.clone())]);
+        }
+        tables
+    }
+
+    /// A store with the same content that can be written to.
+    pub fn scratch(&self) -> ScratchKv {
+        ScratchKv(Arc::new(Mutex::new(self.whole())))
+    }
 }
 
 impl KvRead for DurableKv {
@@ -75,5 +98,41 @@ impl KvRead for DurableKv {
             tables.reverse(&[Reversal::Row(of, key.clone(), value.clone())]);
         }
         tables.scan(table, range, order, limit)
+    }
+}
+
+/// A store of nobody, made from what another held: whoever looks may do with it what a process would do.
+/// Clones are the same store; nothing of it stays when the last is dropped.
+#[derive(Clone)]
+pub struct ScratchKv(Arc<Mutex<Tables>>);
+
+impl KvRead for ScratchKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        lock(&self.0).get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<Row>, StorageError> {
+        lock(&self.0).scan(table, range, order, limit)
+    }
+}
+
+impl Kv for ScratchKv {
+    fn write(&self, batch: Batch) -> Result<(), StorageError> {
+        lock(&self.0).apply(batch.into_changes()).map(drop)
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn checkpoint(&self, name: &str) -> Result<(), StorageError> {
+        let problem = format!("no copy is made of a store of nobody, and none as {name}");
+        Err(StorageError::new(StorageErrorKind::Invalid, problem))
     }
 }

@@ -26,7 +26,7 @@ use env::Batch;
 use env::kv::Change;
 
 pub use self::device::KvDevice;
-pub use self::forensic::{DurableKv, ForensicKv};
+pub use self::forensic::{DurableKv, ForensicKv, ScratchKv};
 pub use self::kvs::{SimKv, SimKvs};
 
 /// Rewrites each batch before it is written: the store's name, the batch, and what to write instead.

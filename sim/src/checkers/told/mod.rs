@@ -30,6 +30,9 @@ use crate::verdict::Kind;
 /// See [`super::TABLE`].
 pub(super) const NAME: &str = "told is durable";
 
+/// One acknowledged shard in so many is looked for as if the power had failed: that reads a whole log.
+const LOOKED_AT: u64 = 16;
+
 /// What is broken, in words.
 type Rule = Result<(), String>;
 
@@ -47,6 +50,8 @@ struct State {
     paths: BTreeMap<(HostId, u32), String>,
     /// What nodes were asked to drop, and whether it came again since: then nothing is known of it.
     drops: BTreeMap<Drop, bool>,
+    /// Shards that were acknowledged.
+    shards: u64,
 }
 
 /// A node, and what it drops: group, extent (none for all), slot.
@@ -59,7 +64,9 @@ impl Told {
             Call::RaftAppend(append) => self.leads(cluster, from, append),
             Call::RaftJoin(_) => self.with_stores(cluster, from, metas::cluster),
             Call::RegisterNode(node) => with_machine(cluster, from, |host| registered(host, node)),
-            Call::ReportWork(report) => with_machine(cluster, from, |host| self.reported(from, host, report)),
+            Call::ReportWork(report) => {
+                with_machine(cluster, from, |host| self.reported(cluster, host, report))
+            }
             Call::WriteShard(write) => {
                 self.came_again(from, write);
                 Ok(())
@@ -90,9 +97,7 @@ impl Told {
             (Call::RaftJoin(_), Reply::RaftJoin(_)) => self.with_stores(cluster, from, metas::cluster),
             (Call::WriteShard(asked), Reply::WriteShard(_)) => {
                 self.came_again(from, asked);
-                with_machine(cluster, from, |host| {
-                    self.disk(host, asked.disk).map_or(Ok(()), |disk| nodes::shard(&disk, asked))
-                })
+                with_machine(cluster, from, |host| self.written(cluster, host, asked))
             }
             (Call::RegisterNode(asked), Reply::RegisterNode(reply)) => {
                 self.learn_paths(cluster, asked, reply);
@@ -166,17 +171,32 @@ impl Told {
         }
     }
 
-    fn reported(&self, node: HostId, host: &Host, report: &wire::ReportWork) -> Rule {
+    fn written(&self, cluster: &Cluster, host: &Host, write: &wire::WriteShard) -> Rule {
+        let Some(disk) = self.disk(host, write.disk) else { return Ok(()) };
+        nodes::shard(host, &disk, write)?;
+        let count = {
+            let mut state = lock(&self.0);
+            state.shards += 1;
+            state.shards
+        };
+        if count % LOOKED_AT != 0 || is_scarred(cluster, host, &disk) {
+            return Ok(());
+        }
+        nodes::found_again(host, &disk, write)
+    }
+
+    fn reported(&self, cluster: &Cluster, host: &Host, report: &wire::ReportWork) -> Rule {
         for drop in &report.dropped {
-            let key = (node, drop.group, drop.extent.clone(), drop.slot);
+            let key = (host.id(), drop.group, drop.extent.clone(), drop.slot);
             let is_known = lock(&self.0).drops.get(&key) == Some(&false);
-            if let Some(disk) = self.disk(host, drop.disk).filter(|_| is_known) {
-                nodes::dropped(&disk, drop)?;
+            let disk = self.disk(host, drop.disk).filter(|_| is_known);
+            if let Some(disk) = disk.filter(|disk| !is_scarred(cluster, host, disk)) {
+                nodes::dropped(host, &disk, drop)?;
             }
         }
         for filled in &report.filled {
             if let Some(disk) = self.disk(host, filled.disk) {
-                nodes::filled(&disk, filled)?;
+                nodes::filled(host, &disk, filled)?;
             }
         }
         Ok(())
@@ -200,6 +220,11 @@ fn registered(host: &Host, node: &wire::RegisterNode) -> Rule {
         nodes::disk(&disk)?;
     }
     Ok(())
+}
+
+/// Have faults harmed the log of the disk such that it may lose what was told, or keep what was dropped?
+fn is_scarred(cluster: &Cluster, host: &Host, disk: &DiskDevice) -> bool {
+    lock(&cluster.scars).logs.contains(&(host.id(), disk.path().to_owned()))
 }
 
 /// The machine of a node mounts its disks where they are called.

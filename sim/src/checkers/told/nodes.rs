@@ -1,51 +1,86 @@
 //! What nodes tell of their disks.
+//!
+//! A node finds its shards by an index that is never ahead of the log, and after a power loss by an older one and
+//! what the log has since, or by the log alone. So a shard that was told of is durable when the log is, up to the
+//! end of its record; one that was dropped is gone when neither way leads to it any more.
 
-use env::FileName;
-use node::store::survey;
-use proto::{ShardName, wire};
-use simhost::DiskDevice;
+use env::Kv;
+use futures_util::FutureExt;
+use node::store::survey::{Evidence, RecordPlace, open, open_with, places};
+use proto::{ExtentId, GroupId, ShardName, wire};
+use simhost::disk::ForensicDisk;
+use simhost::{DiskDevice, Host};
 
 use super::Rule;
+use crate::cluster::index_of;
 
 /// The files that say which disk it is.
 const SUPERBLOCKS: [&str; 2] = ["superblock", "superblock.copy"];
-/// Files that a finding names.
+/// Shards that a finding names.
 const NAMED: usize = 3;
 
 /// A shard that was written. It may have been dropped since: then there is nothing to look at.
-pub(super) fn shard(disk: &DiskDevice, write: &wire::WriteShard) -> Rule {
+pub(super) fn shard(host: &Host, disk: &DiskDevice, write: &wire::WriteShard) -> Rule {
     let name = write.shard.clone().and_then(|name| ShardName::try_from(name).ok());
-    let Some(file) = name.as_ref().and_then(|name| survey::file_name(name).parse().ok()) else {
-        return Ok(());
-    };
-    survives(disk, &file).map_err(|text| format!("acknowledged a shard: {text}"))
+    let Some(name) = name else { return Ok(()) };
+    let all = of_extent(host, disk, name.group, name.extent)?;
+    let place = all.iter().find(|(shard, _)| *shard == name).map(|(_, place)| place);
+    place.map_or(Ok(()), |place| {
+        survives(disk, place).map_err(|text| format!("acknowledged shard {name}: {text}"))
+    })
 }
 
-/// A slot's shards of an extent that were made again.
-pub(super) fn filled(disk: &DiskDevice, filled: &wire::SlotFilled) -> Rule {
-    let of = |file: &FileName| is_of(file, filled.group, &filled.extent, filled.slot);
-    for (file, _) in disk.files().iter().filter(|(file, _)| of(file)) {
-        survives(disk, file).map_err(|text| format!("reported a slot as filled: {text}"))?;
+/// As [`shard`], with a look at what would be found after a power loss: with the durable part of the index, and
+/// with none.
+pub(super) fn found_again(host: &Host, disk: &DiskDevice, write: &wire::WriteShard) -> Rule {
+    let name = write.shard.clone().and_then(|name| ShardName::try_from(name).ok());
+    let Some(name) = name else { return Ok(()) };
+    if !of_extent(host, disk, name.group, name.extent)?.iter().any(|(shard, _)| *shard == name) {
+        return Ok(());
+    }
+    for (found, how) in after_power_loss(host, disk, &|shard| *shard == name) {
+        if found.is_empty() {
+            return Err(format!(
+                "acknowledged shard {name}, which it would not find on {}{how}",
+                disk.path()
+            ));
+        }
     }
     Ok(())
 }
 
-/// Shards that were dropped. What has been written again is none of them.
-pub(super) fn dropped(disk: &DiskDevice, dropped: &wire::DropExtent) -> Rule {
-    let returning = disk.may_return();
-    let mut named = returning.iter().filter(|file| is_of(file, dropped.group, &dropped.extent, dropped.slot));
-    let named: Vec<&str> = named.by_ref().take(NAMED).map(FileName::as_str).collect();
-    if named.is_empty() {
-        return Ok(());
+/// A slot's shards of an extent that were made again.
+pub(super) fn filled(host: &Host, disk: &DiskDevice, filled: &wire::SlotFilled) -> Rule {
+    let Ok(extent) = ExtentId::from_wire(&filled.extent) else { return Ok(()) };
+    let all = of_extent(host, disk, GroupId(filled.group), extent)?;
+    for (name, place) in all.iter().filter(|(name, _)| u32::from(name.slot.0) == filled.slot) {
+        survives(disk, place).map_err(|text| format!("reported a slot as filled, with {name}: {text}"))?;
     }
-    let named = named.join(", ");
-    Err(format!("reported shards as dropped that a power loss may bring back to {}: {named}", disk.path()))
+    Ok(())
+}
+
+/// Shards that were dropped.
+pub(super) fn dropped(host: &Host, disk: &DiskDevice, dropped: &wire::DropExtent) -> Rule {
+    let is_of = |shard: &ShardName| {
+        let same_extent = dropped.extent.is_empty() || shard.extent.to_wire() == dropped.extent;
+        shard.group.0 == dropped.group && u32::from(shard.slot.0) == dropped.slot && same_extent
+    };
+    for (found, how) in after_power_loss(host, disk, &is_of) {
+        if !found.is_empty() {
+            let named: Vec<String> = found.iter().take(NAMED).map(ToString::to_string).collect();
+            let (path, named) = (disk.path(), named.join(", "));
+            return Err(format!("reported shards as dropped that it would find on {path}{how}: {named}"));
+        }
+    }
+    Ok(())
 }
 
 /// A disk that serves: its superblock, and the names that were found on it.
 pub(super) fn disk(disk: &DiskDevice) -> Rule {
     for file in SUPERBLOCKS.into_iter().filter_map(|name| name.parse().ok()) {
-        survives(disk, &file).map_err(|text| format!("registered a disk: {text}"))?;
+        if disk.survives(&file) == Some(false) {
+            return Err(format!("registered a disk: {}/{file} is not durable", disk.path()));
+        }
     }
     match disk.inherited() {
         0 => Ok(()),
@@ -56,17 +91,50 @@ pub(super) fn disk(disk: &DiskDevice) -> Rule {
     }
 }
 
-fn survives(disk: &DiskDevice, file: &FileName) -> Rule {
-    if disk.survives(file) == Some(false) {
-        return Err(format!("{}/{file} is not durable", disk.path()));
+/// All of the log's segment up to the record's end is there after a power loss. A file that is not there at all is
+/// one of a disk that was replaced.
+fn survives(disk: &DiskDevice, place: &RecordPlace) -> Rule {
+    let RecordPlace { file, offset, bytes } = place;
+    if disk.is_durable_to(file, offset.saturating_add(*bytes)) || !disk.has(file) {
+        return Ok(());
     }
-    Ok(())
+    Err(format!("{}/{file} is not durable up to the record's end at {}", disk.path(), offset + bytes))
 }
 
-/// Is it a shard of this slot, of this extent or, if that is empty, of any?
-fn is_of(file: &FileName, group: u32, extent: &[u8], slot: u32) -> bool {
-    survey::shard_name(file).is_some_and(|shard| {
-        let same_extent = extent.is_empty() || shard.extent.to_wire() == extent;
-        shard.group.0 == group && u32::from(shard.slot.0) == slot && same_extent
-    })
+/// What the index has of an extent just now, and where.
+fn of_extent(
+    host: &Host,
+    disk: &DiskDevice,
+    group: GroupId,
+    extent: ExtentId,
+) -> Result<Vec<(ShardName, RecordPlace)>, String> {
+    let Some(index) = host.kvs().forensic(&index_of(disk.path())) else { return Ok(Vec::new()) };
+    places(&index, group, extent).map_err(|error| format!("has an index that cannot be read: {error}"))
+}
+
+/// The shards that a power loss just now would leave at least, of those that are `wanted`: by each way to find
+/// them, and which it is in words. A disk that could not be opened leaves nothing out.
+fn after_power_loss(
+    host: &Host,
+    disk: &DiskDevice,
+    wanted: &dyn Fn(&ShardName) -> bool,
+) -> Vec<(Vec<ShardName>, &'static str)> {
+    let mut all = Vec::new();
+    if let Some(evidence) = open(disk.durable()).now_or_never().and_then(Result::ok) {
+        all.extend(listed(&evidence, wanted).map(|found| (found, " after a power loss, from the log alone")));
+    }
+    let index = host.kvs().durable(&index_of(disk.path()));
+    let with_index = index.and_then(|index| open_with(disk.durable(), index.scratch()).now_or_never());
+    if let Some(evidence) = with_index.and_then(Result::ok) {
+        all.extend(listed(&evidence, wanted).map(|found| (found, " after a power loss")));
+    }
+    all
+}
+
+fn listed<K: Kv>(
+    evidence: &Evidence<ForensicDisk, K>,
+    wanted: &dyn Fn(&ShardName) -> bool,
+) -> Option<Vec<ShardName>> {
+    let listed = evidence.listed().now_or_never()?.ok()?;
+    Some(listed.into_iter().map(|(stat, _)| stat.name).filter(|name| wanted(name)).collect())
 }
