@@ -179,6 +179,10 @@ async fn lies_about_shards_are_refused() {
                 ..write(0, group, disk, epoch, right.clone())
             },
         ),
+        (
+            "endless hint",
+            wire::WriteShard { hint: vec![1; 2049].into(), ..write(0, group, disk, epoch, right.clone()) },
+        ),
         ("no name", wire::WriteShard { shard: None, ..write(0, group, disk, epoch, right.clone()) }),
         (
             "short extent id",

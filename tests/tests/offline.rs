@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cadoled::dev;
@@ -15,7 +15,8 @@ use client::{PutOptions, Source, SourceError};
 use proto::wire;
 use serde_json::Value;
 use tests::program::{self, Said};
-use tests::{Content, ContentSource, PATIENCE, TestCluster, key, put, put_with, shape};
+use tests::shards::{self, Shard};
+use tests::{Content, ContentSource, PATIENCE, TestCluster, get, key, put, put_with, shape};
 use tokio::sync::oneshot;
 
 /// A stripe of `rs-4-2`.
@@ -149,6 +150,27 @@ async fn put_while_a_rack_dies(cluster: &TestCluster) -> (String, Content) {
     ("two-extents".to_owned(), content)
 }
 
+/// A shard of an object is damaged and made again; which one.
+async fn make_again(cluster: &TestCluster, name: &str) -> Shard {
+    let bucket = cluster.bucket().await;
+    let extent = bucket.stat(&key(name)).await.expect("stat").extents[0].id.clone();
+    let of_extent = |shard: &Shard| shard.name.extent.to_wire() == extent;
+    let victim = shards::all(cluster.path()).into_iter().find(of_extent).expect("a shard");
+    let original = victim.payload();
+    victim.damage(shards::HEADER_BYTES + 5);
+    let start = Instant::now();
+    loop {
+        get(&bucket, name).await.expect("still readable");
+        let there =
+            shards::all(cluster.path()).into_iter().find(|shard| shard.name == victim.name && shard.whole);
+        if let Some(shard) = there.filter(|shard| shard.payload() == original) {
+            return shard;
+        }
+        assert!(start.elapsed() < DOWN, "{victim:?} was not made again");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// What a salvage says it saved, as key and file, without other versions of the same key.
 fn saved(report: &Value) -> BTreeMap<String, PathBuf> {
     let all = report["saved"].as_array().expect("a list").iter();
@@ -181,6 +203,7 @@ fn damage(file: &Path, record: u64) {
 async fn objects_come_back_without_metadata() {
     let cluster = start().await;
     let mut objects = fill(&cluster).await;
+    let made = make_again(&cluster, "sizes/9437187").await;
     objects.extend([put_while_a_rack_dies(&cluster).await]);
     let served = ctl(&cluster, &["list"], &disks(&cluster, &[])[..1]);
     served.failed_with(&["in use"]);
@@ -193,6 +216,7 @@ async fn objects_come_back_without_metadata() {
     }
 
     damage_is_found(&cluster);
+    hints_are_passed_on(&cluster, &made, "sizes/9437187");
     salvage(&cluster, &objects);
     what_is_lost_is_named(&cluster, &objects);
 }
@@ -235,6 +259,19 @@ fn damage_is_found(cluster: &TestCluster) {
     assert_eq!((rest.code, &rest.json()["shards"]), (Some(1), &Value::from(shards.len() - 1)), "{rest:?}");
     damage(&file, offset);
     ctl(cluster, &["check"], &all).ok();
+}
+
+/// A shard that was made again says of which object it is.
+fn hints_are_passed_on(cluster: &TestCluster, made: &Shard, name: &str) {
+    let disk = made.path.parent().expect("a disk").to_owned();
+    let (shard, to) = (made.name.to_string(), cluster.path().join("extracted/made"));
+    let arguments = ["extract", "--json", "--shard", &shard, "--to", &to.to_string_lossy()];
+    let said = ctl(cluster, &arguments, &[disk]).ok().json();
+    assert_eq!(
+        (&said["object"]["tenant"], &said["object"]["key"]),
+        (&"demo".into(), &name.into()),
+        "{said:#}"
+    );
 }
 
 fn salvage(cluster: &TestCluster, objects: &BTreeMap<String, Content>) {

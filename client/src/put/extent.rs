@@ -156,7 +156,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
                 Ok(Event::Shard(done)) => match self.settle(done).await {
                     Settled::Going => false,
                     Settled::Again(shard) => {
-                        writes.push(write(shard));
+                        writes.push(write(*shard));
                         false
                     }
                     Settled::Broken => true,
@@ -236,7 +236,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
     fn after_refresh(&mut self, stripe: StripeIndex, slot: SlotIndex, shard: Unsent) -> Settled {
         match self.verdict() {
             Settled::Going if self.progress.awaits(stripe, slot) => {
-                Settled::Again(self.shard(stripe, slot, shard))
+                Settled::Again(Box::new(self.shard(stripe, slot, shard)))
             }
             other => other,
         }
@@ -329,7 +329,7 @@ impl<'a, E: Env> ExtentWriter<'a, E> {
 /// What follows from one shard's fate.
 enum Settled {
     Going,
-    Again(ShardWrite),
+    Again(Box<ShardWrite>),
     Broken,
 }
 
