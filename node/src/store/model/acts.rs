@@ -194,6 +194,7 @@ fn is_read_of(shard: Option<Shard>, first: u32, blocks: u32, answer: &Result<Sha
             && read.block_crcs == block_checksums(&expected)
             && read.shard_bytes == shard.stat().shard_bytes
             && read.tenant_tag == shard.tenant_tag()
+            && read.hint == shard.hint()
     })
 }
 

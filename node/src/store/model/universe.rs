@@ -69,6 +69,11 @@ impl Shard {
         TenantTag(100 + u64::from(self.name))
     }
 
+    /// What is kept with it.
+    pub(super) fn hint(self) -> Bytes {
+        self.bytes().slice(..10 * usize::from(self.kind % 3))
+    }
+
     pub(super) fn stat(self) -> ShardStat {
         let shard_bytes = u32::try_from(SIZES[usize::from(self.kind)]).unwrap();
         ShardStat { name: name(self.name), shard_bytes, epoch: self.epoch() }
@@ -84,6 +89,7 @@ impl Shard {
         let bytes = self.bytes();
         let mut shard = NewShard::new(name(self.name), self.epoch(), self.tenant_tag(), bytes.len()).unwrap();
         shard.push(&bytes).unwrap();
+        let shard = shard.with_hint(self.hint()).unwrap();
         shard.seal().unwrap()
     }
 }

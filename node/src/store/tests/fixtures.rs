@@ -216,7 +216,7 @@ fn version_1_opens() {
             let work = async {
                 for (number, length) in SHARDS {
                     let read = store.read(numbered(number), 0, 0, Priority::Client).await.unwrap();
-                    assert!(read.bytes == sparse(number, length) && read.tenant_tag == TAG, "{number}");
+                    assert!(read.bytes == sparse(number, length) && read.tenant_tag == TAG && read.hint == hint(&read.bytes), "{number}");
                 }
                 for number in GONE {
                     assert_eq!(get(&store, numbered(number)).await, Err(StoreError::NoSuchShard(numbered(number))));
