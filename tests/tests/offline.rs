@@ -295,7 +295,7 @@ fn salvage(cluster: &TestCluster, objects: &BTreeMap<String, Content>) {
     }
     let beside: Vec<_> =
         fs::read_dir(home.path()).expect("read").flatten().map(|entry| entry.path()).collect();
-    assert_eq!(beside, [to.clone()], "something was written outside");
+    assert_eq!(beside, std::slice::from_ref(&to), "something was written outside");
     let below: Vec<_> = fs::read_dir(&to).expect("read").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(below, ["demo"], "something unfinished was left");
 
