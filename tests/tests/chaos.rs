@@ -436,6 +436,10 @@ async fn damaged_and_deleted_shards_are_made_again() {
         (50_001, Harm::RemoveSegment),
     ] {
         for stopped in [false, true] {
+            if !stopped && harm == Harm::RemoveSegment {
+                // A node that runs has the file open, and misses it at its next start alone.
+                continue;
+            }
             let (name, content) = (format!("{harm:?}/{size}/{stopped}"), Content::new(size, size));
             put(&bucket, &name, content).await.expect("put");
             let before = shards_of(&cluster, &bucket, &name).await;
@@ -458,13 +462,13 @@ async fn damaged_and_deleted_shards_are_made_again() {
 }
 
 /// What happens to a shard's record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Harm {
     FlipPayload,
     FlipHeader,
     LoseHalf,
     LoseAll,
-    /// With all that lies in it; a node that runs has it open, and loses it at its next start.
+    /// With all that lies in it.
     RemoveSegment,
 }
 
