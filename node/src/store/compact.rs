@@ -255,7 +255,8 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let freed = async {
             let file = self.file(segment).await.map_err(|error| StoreError::failed(&error))?;
             // It may have been freed before a crash after which the index did not know it.
-            let on_disk = read_header(&file, &self.realm, segment).await?.map_or(0, |header| header.incarnation);
+            let on_disk =
+                read_header(&file, &self.realm, segment).await?.map_or(0, |header| header.incarnation);
             let next = incarnation.max(on_disk).saturating_add(1);
             let durable_to = self.durable_to.load(Ordering::Acquire);
             let header =

@@ -149,7 +149,7 @@ mod tests {
     use crate::store::record::segment_file;
     use crate::store::{INDEX_TABLES, NewShard, ShardStore, survey};
     use crate::superblock::{self, Superblock};
-    use crate::testing::MemDisk;
+    use crate::testing::{MemDisk, block_on};
 
     fn name(stripe: u32) -> ShardName {
         let (group, extent) = (GroupId(1), ExtentId(7));
@@ -164,28 +164,25 @@ mod tests {
         superblock::format(&disk, &superblock).await.unwrap();
         let index = MemoryKv::new(INDEX_TABLES);
         let (store, writer) = ShardStore::open(disk.clone(), index, superblock, None).await.unwrap();
-        let writer = tokio::spawn(writer);
-        for stripe in 0..21 {
-            let mut shard = NewShard::new(name(stripe), Epoch(1), TenantTag(5), 8192).unwrap();
-            shard.push(&[u8::try_from(stripe).unwrap(); 8192]).unwrap();
-            let shard = shard.with_hint(stripe.to_string().into()).unwrap();
-            store.put(shard.seal().unwrap(), Priority::Client).await.unwrap();
-        }
-        store.delete(name(20)).await.unwrap();
-        drop(store);
-        writer.await.unwrap();
+        let work = async {
+            for stripe in 0..21 {
+                let mut shard = NewShard::new(name(stripe), Epoch(1), TenantTag(5), 8192).unwrap();
+                shard.push(&[u8::try_from(stripe).unwrap(); 8192]).unwrap();
+                let shard = shard.with_hint(stripe.to_string().into()).unwrap();
+                store.put(shard.seal().unwrap(), Priority::Client).await.unwrap();
+            }
+            store.delete(name(20)).await.unwrap();
+            drop(store);
+        };
+        futures_util::join!(writer, work);
         disk
-    }
-
-    fn run<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test)
     }
 
     /// Nothing is found on a disk in good health; every page that is damaged, of a record that counts, is found in its
     /// place, and so is a segment's header; what the page was of is served no more, and all else is.
     #[test]
     fn each_damaged_page_is_found() {
-        run(async {
+        block_on(async {
             let disk = disk().await;
             let evidence = survey::open(disk.clone()).await.unwrap();
             assert_eq!(evidence.log_damage(|| ()).await.unwrap(), []);
@@ -220,7 +217,7 @@ mod tests {
     /// one before it, which is known to have been durable, it is not.
     #[test]
     fn a_torn_end_is_told_from_damage() {
-        run(async {
+        block_on(async {
             let disk = disk().await;
             let whole = survey::open(disk.clone()).await.unwrap();
             let end = whole.inner.index.position().unwrap();

@@ -13,7 +13,7 @@ use super::compact::tombstones;
 use super::index::{Changes, Position, SegmentState};
 use super::record::{Body, Foreign, PAGE_BYTES, Place, Record, RecordProblem, SegmentId};
 use super::recover::{Parts, index_failed};
-use super::replay::{SEQUENCES_UNSEEN, location, write_again};
+use super::replay::{SEQUENCES_UNSEEN, location, newest_within, write_again};
 use super::scan::{Scan, There, newer, read_header};
 use super::writer::Tail;
 use crate::store::StoreError;
@@ -243,8 +243,11 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
             if !follows || !write_again(self.parts, &record, &file).await? {
                 let (disk, place, count) = (self.parts.realm.disk, record.place, self.waiting.len() + 1);
                 info!(%disk, %place, sequence, count, "torn records at the end of the log are left out");
-                cut = self.waiting.values().map(|(record, _)| record.place.segment).collect();
-                cut.insert(record.place.segment);
+                let rest = std::mem::take(&mut self.waiting).into_values();
+                for (record, file) in std::iter::once((record, file)).chain(rest) {
+                    self.newest = newest_within(self.parts, &record, &file).await?.max(self.newest);
+                    cut.insert(record.place.segment);
+                }
                 break;
             }
             last = sequence;

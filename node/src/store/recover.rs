@@ -6,7 +6,9 @@ use env::{AlignedBuf, Disk, DiskFile, Kv, Priority, Read, StorageError, StorageE
 use tracing::{info, warn};
 
 use super::index::{Changes, Index, Position, SegmentRow, SegmentState};
-use super::record::{PAGE_BYTES, Realm, RecordProblem, SegmentHeader, SegmentId, parse_segment_file, segment_file};
+use super::record::{
+    PAGE_BYTES, Realm, RecordProblem, SegmentHeader, SegmentId, parse_segment_file, segment_file,
+};
 use super::scan::read_header;
 use super::writer::{Tail, write_header};
 use super::{rebuild, replay};
@@ -191,7 +193,13 @@ impl<D: Disk, K: Kv> Parts<'_, D, K> {
 
     /// Frees a segment in which the log may have gone on just before the end, without anybody being told: what it
     /// holds must never count.
-    async fn free(&self, segment: SegmentId, file: &D::File, known: u64, last: u64) -> Result<(), StoreError> {
+    async fn free(
+        &self,
+        segment: SegmentId,
+        file: &D::File,
+        known: u64,
+        last: u64,
+    ) -> Result<(), StoreError> {
         let incarnation = known.saturating_add(1);
         let written = self.write_header(file, segment, incarnation, last).await;
         written.map_err(|error| StoreError::failed(&error))?;

@@ -233,6 +233,10 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
             if !follows || !write_again(self.parts, &record, &file).await? {
                 let (disk, place, cut) = (self.parts.realm.disk, record.place, self.waiting.len() + 1);
                 info!(%disk, %place, sequence, cut, "torn records at the end of the log are left out");
+                let rest = std::mem::take(&mut self.waiting).into_values();
+                for (record, file) in std::iter::once((record, file)).chain(rest) {
+                    self.newest = newest_within(self.parts, &record, &file).await?.max(self.newest);
+                }
                 break;
             }
             last = sequence;
@@ -302,4 +306,22 @@ pub(super) async fn write_again<D: Disk, K: Kv>(
         file.write(writes, Priority::Client).await.map_err(|error| StoreError::failed(&error))?;
     }
     Ok(is_whole)
+}
+
+/// The greatest sequence of a record that lies where a torn one says that its payload is: when several processes died
+/// one after the other, the last may have written there, and not the record's own page again.
+pub(super) async fn newest_within<D: Disk, K: Kv>(
+    parts: &Parts<'_, D, K>,
+    torn: &Record,
+    file: &D::File,
+) -> Result<u64, StoreError> {
+    let at = (torn.place.segment, torn.place.incarnation);
+    let mut scan = Scan::new(file.clone(), parts.realm, at, parts.segment_bytes, Priority::Client);
+    let mut newest = 0;
+    let look = |record: &Record| {
+        newest = newest.max(record.sequence);
+        false
+    };
+    scan.find(torn.place.offset.saturating_add(PAGE), torn.end(), look).await?;
+    Ok(newest)
 }

@@ -4,8 +4,7 @@
 //! store would find. Nothing is changed and nothing is healed: what would be written to the disk is left out.
 
 use env::{
-    AlignedBuf, Disk, DiskFile, FileName, Kv, KvRead, MemoryKv, Priority, Read, Space, StorageError,
-    Write,
+    AlignedBuf, Disk, DiskFile, FileName, Kv, KvRead, MemoryKv, Priority, Read, Space, StorageError, Write,
 };
 use proto::{Epoch, ExtentId, GroupId, ShardName};
 

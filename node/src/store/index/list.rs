@@ -13,8 +13,8 @@ use proto::{ExtentId, GroupId, ShardName, SlotIndex, StripeIndex};
 use super::Index;
 use super::problem::IndexProblem;
 use super::rows::{self, LOG, Location, POSITION_KEY, Position, SEGMENTS, SHARDS, SegmentRow};
-use crate::store::record::SegmentId;
 use crate::store::Held;
+use crate::store::record::SegmentId;
 
 /// Rows read at once.
 pub(super) const PAGE_ROWS: usize = 1024;
@@ -42,7 +42,10 @@ pub(crate) fn peek_extent<K: KvRead>(
 /// # Errors
 ///
 /// As [`peek_extent`].
-pub(crate) fn peek_segment<K: KvRead>(kv: &K, segment: SegmentId) -> Result<Option<SegmentRow>, IndexProblem> {
+pub(crate) fn peek_segment<K: KvRead>(
+    kv: &K,
+    segment: SegmentId,
+) -> Result<Option<SegmentRow>, IndexProblem> {
     let row = kv.get(SEGMENTS, &rows::segment_key(segment))?;
     row.map(|row| SegmentRow::decode(&row, u64::MAX)).transpose()
 }

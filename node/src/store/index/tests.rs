@@ -8,8 +8,8 @@ use proto::{ClusterId, DiskUuid, Epoch, ExtentId, GroupId, SlotIndex, StripeInde
 
 use super::SegmentState::{Free, InLog, Leaving};
 use super::*;
-use crate::store::testing::MemKv;
 use crate::store::Held;
+use crate::store::testing::MemKv;
 
 const REALM: Realm = Realm {
     cluster: ClusterId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),

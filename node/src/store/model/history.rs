@@ -129,12 +129,7 @@ fn torn_batch() -> impl Strategy<Value = Vec<Step>> {
     let soon = (0..5_u64, any::<bool>()).prop_map(|(count, after)| When::Operations { count, after });
     (soon, fate(), vec(small(), 2..6), small(), fate()).prop_map(|(when, index, many, one, closed)| {
         let doom = Doom { when, death: Death::Power, index };
-        vec![
-            Step::Dies(vec![doom]),
-            Step::AtOnce(many),
-            Step::AtOnce(vec![one]),
-            Step::Close(closed),
-        ]
+        vec![Step::Dies(vec![doom]), Step::AtOnce(many), Step::AtOnce(vec![one]), Step::Close(closed)]
     })
 }
 

@@ -11,8 +11,8 @@ use proto::{ClusterId, DiskUuid, ExtentId, GroupId, Timestamp};
 use simhost::kv::ForensicKv;
 use simhost::{Death, Host, SimEnv, Story, TaskHandle, World, WorldOptions, lock};
 
-use super::super::index::TABLES;
 use super::super::ShardStore;
+use super::super::index::TABLES;
 use super::acts::{Answer, Store};
 use super::history::{Doom, Fate, Operation, When};
 use super::plants::{Bug, Plant, PlantedDisk, PlantedKv};

@@ -223,13 +223,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T, found: &T) -> 
 }
 
 /// Runs a history in the world of `seed`: how many of the deaths did not come, or what was broken.
-fn run(
-    history: &[Step],
-    seed: u64,
-    watch: Watch,
-    bug: Option<Bug>,
-    story: Story,
-) -> Result<usize, String> {
+fn run(history: &[Step], seed: u64, watch: Watch, bug: Option<Bug>, story: Story) -> Result<usize, String> {
     let world = machine::world(seed, story);
     let mut run = Run { machine: Machine::new(&world, bug), reference: Reference::new(), watch };
     let ran = catch_unwind(AssertUnwindSafe(|| {

@@ -152,7 +152,8 @@ fn what_is_no_record() {
     let page = encode(&seal());
     assert_eq!(decode(&[0; PAGE_BYTES]), block(BlockProblem::Magic { found: [0; 8] }));
     assert_eq!(decode(&page[..4095]), block(BlockProblem::Length { found: 4095 }));
-    let header = SegmentHeader { segment: PLACE.segment, incarnation: 3, segment_bytes: 1 << 18, durable_to: 0 };
+    let header =
+        SegmentHeader { segment: PLACE.segment, incarnation: 3, segment_bytes: 1 << 18, durable_to: 0 };
     let header = header.encode(&REALM);
     assert_eq!(decode(header.as_slice()), block(BlockProblem::Magic { found: *b"CADOLEsg" }));
     let mut newer = page;

@@ -241,14 +241,22 @@ fn damage_is_found_told_and_healed() {
             let (damaged_blocks, lines) = heard(|| {
                 with(&harmed.disk, &index, async |store| {
                     for (number, expected) in fates.iter().enumerate() {
-                        assert_eq!(fate(&store, number).await, *expected, "{what}, {number}, index: {has_index}");
+                        assert_eq!(
+                            fate(&store, number).await,
+                            *expected,
+                            "{what}, {number}, index: {has_index}"
+                        );
                     }
                     store.report().await.damaged_blocks
                 })
             });
-            let is_told = lines.iter().any(|line| line.contains(told) && line.contains(&DiskUuid(2).to_string()));
+            let is_told =
+                lines.iter().any(|line| line.contains(told) && line.contains(&DiskUuid(2).to_string()));
             if !told.is_empty() && (has_index || is_known) {
-                assert!(damaged_blocks > 0 && is_told, "{what}, index: {has_index}: {damaged_blocks} {lines:?}");
+                assert!(
+                    damaged_blocks > 0 && is_told,
+                    "{what}, index: {has_index}: {damaged_blocks} {lines:?}"
+                );
             }
             with(&harmed.disk, &index, async |store| {
                 for (number, fate) in fates.iter().enumerate().filter(|(_, fate)| **fate != Whole) {
@@ -277,9 +285,8 @@ fn a_rebuild_counts_what_is_missing() {
     for number in [0, 1, 3] {
         let harmed = laid.copy();
         harmed.flip(number, 40);
-        let (damaged_blocks, lines) = heard(|| {
-            with(&harmed.disk, &kv(), async |store| store.report().await.damaged_blocks)
-        });
+        let (damaged_blocks, lines) =
+            heard(|| with(&harmed.disk, &kv(), async |store| store.report().await.damaged_blocks));
         assert!(damaged_blocks > 0, "record {number} is missing");
         assert!(lines.iter().any(|line| line.contains(SEALED)), "{lines:?}");
     }

@@ -52,7 +52,8 @@ fn disk_to_text(disk: &MemDisk) -> String {
     for name in disk.names() {
         let content = disk.content(&name);
         writeln!(text, "file {name} {}", content.len()).unwrap();
-        for (at, row) in content.chunks(ROW).enumerate().filter(|(_, row)| row.iter().any(|byte| *byte != 0)) {
+        for (at, row) in content.chunks(ROW).enumerate().filter(|(_, row)| row.iter().any(|byte| *byte != 0))
+        {
             let used = row.iter().rposition(|byte| *byte != 0).unwrap() + 1;
             writeln!(text, "{:05x} {}", at * ROW, hex(&row[..used])).unwrap();
         }
@@ -110,7 +111,8 @@ fn version_1() -> (MemDisk, MemKv, MemKv) {
             let put = async |number: u32, length| {
                 put(&store, numbered(number), &sparse(number, length)).await.unwrap();
             };
-            let delete = async |number: u32| assert_eq!(store.delete(numbered(number)).await.unwrap().get().shards, 1);
+            let delete =
+                async |number: u32| assert_eq!(store.delete(numbered(number)).await.unwrap().get().shards, 1);
             for (number, length) in [(0, 20 << 10), (1, 3_008), (2, 8 << 10), (3, 64)] {
                 put(number, length).await;
             }
@@ -204,7 +206,8 @@ fn version_1_opens() {
     let surveyed = block_on(survey(disk.copy())).unwrap();
     let census = census(&disk);
     assert!(census.iter().all(|count| *count > 0), "{census:?}");
-    let shards: Vec<(ShardName, usize)> = surveyed.shards.iter().map(|shard| (shard.name, shard.shard_bytes as usize)).collect();
+    let shards: Vec<(ShardName, usize)> =
+        surveyed.shards.iter().map(|shard| (shard.name, shard.shard_bytes as usize)).collect();
     assert_eq!(shards, SHARDS.map(|(number, length)| (numbered(number), length)));
     assert!(surveyed.shards.iter().all(|shard| shard.whole && shard.epoch == EPOCH));
     assert_eq!((surveyed.superblock, surveyed.damaged_records), (SUPERBLOCK_V1, 0));
@@ -216,10 +219,18 @@ fn version_1_opens() {
             let work = async {
                 for (number, length) in SHARDS {
                     let read = store.read(numbered(number), 0, 0, Priority::Client).await.unwrap();
-                    assert!(read.bytes == sparse(number, length) && read.tenant_tag == TAG && read.hint == hint(&read.bytes), "{number}");
+                    assert!(
+                        read.bytes == sparse(number, length)
+                            && read.tenant_tag == TAG
+                            && read.hint == hint(&read.bytes),
+                        "{number}"
+                    );
                 }
                 for number in GONE {
-                    assert_eq!(get(&store, numbered(number)).await, Err(StoreError::NoSuchShard(numbered(number))));
+                    assert_eq!(
+                        get(&store, numbered(number)).await,
+                        Err(StoreError::NoSuchShard(numbered(number)))
+                    );
                 }
                 let report = store.report().await;
                 let used_bytes: u64 = SHARDS.iter().map(|(_, length)| record_bytes(*length)).sum();

@@ -63,7 +63,14 @@ fn indexes_that_do_not_fit_are_made_anew() {
     block_on(async {
         let opened = ShardStore::open(MemDisk::new(1 << 20), other.clone(), elsewhere, None).await;
         let (store, writer) = opened.unwrap();
-        join(async { put(&store, numbered(50), &[1; 64]).await.unwrap(); drop(store) }, writer).await;
+        join(
+            async {
+                put(&store, numbered(50), &[1; 64]).await.unwrap();
+                drop(store)
+            },
+            writer,
+        )
+        .await;
     });
     let broken = last.copy();
     broken.plant("log", b"position", &[7; 28]);

@@ -28,7 +28,8 @@ fn a_full_disk_deletes_and_gets_room_back() {
         assert!(u64::from(stored) * record_bytes(length) > 9 * SEGMENT_BYTES, "{stored} shards");
         let (mut numbers, mut next) = ((0..stored).collect::<Vec<u32>>(), stored);
         for round in 0..6 {
-            let (gone, kept): (Vec<u32>, Vec<u32>) = numbers.iter().partition(|number| **number % 3 == round % 3);
+            let (gone, kept): (Vec<u32>, Vec<u32>) =
+                numbers.iter().partition(|number| **number % 3 == round % 3);
             for number in &gone {
                 assert_eq!(store.delete(numbered(*number)).await.unwrap().get().shards, 1);
             }

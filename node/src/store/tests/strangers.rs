@@ -8,8 +8,7 @@ use crate::store::record::SegmentHeader;
 fn filled(superblock: Superblock) -> (MemDisk, MemKv) {
     let (disk, kv) = (disk(), kv());
     block_on(async {
-        let (store, writer) =
-            ShardStore::open(disk.clone(), kv.clone(), superblock, None).await.unwrap();
+        let (store, writer) = ShardStore::open(disk.clone(), kv.clone(), superblock, None).await.unwrap();
         let work = async {
             for number in 0..6 {
                 put(&store, numbered(number), &content(number, 64 << 10)).await.unwrap();
@@ -100,12 +99,8 @@ fn segments_of_later_versions_are_refused() {
 fn half_made_segments_are_removed() {
     let (disk, index) = filled(SUPERBLOCK);
     let bytes = usize::try_from(SEGMENT_BYTES).unwrap();
-    let header = SegmentHeader {
-        segment: SegmentId(5),
-        incarnation: 1,
-        segment_bytes: SEGMENT_BYTES,
-        durable_to: 1,
-    };
+    let header =
+        SegmentHeader { segment: SegmentId(5), incarnation: 1, segment_bytes: SEGMENT_BYTES, durable_to: 1 };
     let mut torn = header.encode(&SUPERBLOCK.realm()).as_slice()[..512].to_vec();
     torn[40] ^= 1;
     torn.resize(bytes, 0);

@@ -133,7 +133,8 @@ fn shards_of_another_disk_are_none() {
 #[test]
 fn impossible_headers_tell_no_disk() {
     let disk = disk();
-    let header = SegmentHeader { segment: SegmentId(0), incarnation: 1, segment_bytes: 1 << 40, durable_to: 0 };
+    let header =
+        SegmentHeader { segment: SegmentId(0), incarnation: 1, segment_bytes: 1 << 40, durable_to: 0 };
     let realm = Realm { cluster: ClusterId(1), disk: DiskUuid(2), salt: 3 };
     disk.plant(FILE, header.encode(&realm).as_slice().to_vec());
     assert!(matches!(look(&disk), Err(SurveyError::NoDisk)));

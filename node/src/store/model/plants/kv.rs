@@ -37,7 +37,8 @@ impl PlantedKv {
                 Change::Put(SEGMENTS, key, _) if self.loses_row(&key) => {}
                 Change::Put(table, key, value) => {
                     let is_shard = table == SHARDS;
-                    let is_copy = is_shard && number(&value, SHARD_SEQUENCE_AT) != number(&value, SHARD_BORN_AT);
+                    let is_copy =
+                        is_shard && number(&value, SHARD_SEQUENCE_AT) != number(&value, SHARD_BORN_AT);
                     if is_copy && self.plant.has(Bug::CopyRowsLost) {
                         continue;
                     }

@@ -137,11 +137,7 @@ impl Plant {
 }
 
 /// Changes each tombstone, by the sequence of its record.
-fn rewrite_tombstones(
-    record: &mut Record,
-    write: &mut Write,
-    change: impl Fn(&mut Tombstone, u64),
-) {
+fn rewrite_tombstones(record: &mut Record, write: &mut Write, change: impl Fn(&mut Tombstone, u64)) {
     let Body::Tombstones { count, payload_crc } = &mut record.body else { return };
     let payload = &mut write.buf.as_mut_slice()[PAGE_BYTES..];
     let mut tombstones = decode_tombstones(payload, *count, *payload_crc).unwrap();
