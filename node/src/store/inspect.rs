@@ -174,7 +174,7 @@ mod tests {
             store.delete(name(20)).await.unwrap();
             drop(store);
         };
-        futures_util::join!(writer, work);
+        futures_util::future::join(writer, work).await;
         disk
     }
 
