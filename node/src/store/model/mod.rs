@@ -104,8 +104,8 @@ impl Run {
             };
             acts.into_iter().for_each(|(name, act)| all[usize::from(name)].push(act));
         }
-        let acts_of = (0..NAMES).zip(&all).filter(|(_, acts)| !acts.is_empty());
-        acts_of.map(|(name, acts)| self.reference.happened(name, acts)).collect()
+        let mut acts_of = (0..NAMES).zip(&all).filter(|(_, acts)| !acts.is_empty());
+        acts_of.try_for_each(|(name, acts)| self.reference.happened(name, acts))
     }
 
     /// When nothing else happens, the sum of what was deleted is known.

@@ -3,8 +3,10 @@
 use super::logs::heard;
 use super::*;
 
+type Content = Vec<(ShardStat, Vec<u8>)>;
+
 /// What a store says of all its shards.
-async fn all(store: &Store) -> Vec<(ShardStat, Vec<u8>)> {
+async fn all(store: &Store) -> Content {
     let mut shards = Vec::new();
     for group in store.groups().unwrap() {
         for stat in store.list(group, None, 100).await.unwrap().shards {
@@ -15,7 +17,7 @@ async fn all(store: &Store) -> Vec<(ShardStat, Vec<u8>)> {
 }
 
 /// A disk with a history, its index as it was after each step, and what it holds.
-fn aged() -> (MemDisk, Vec<MemKv>, Vec<(ShardStat, Vec<u8>)>) {
+fn aged() -> (MemDisk, Vec<MemKv>, Content) {
     let (disk, index) = (disk(), kv());
     let mut indexes = vec![kv()];
     let shards = with(&disk, &index, async |store| {
@@ -57,7 +59,7 @@ fn stale_indexes_are_brought_up_to_date() {
 #[test]
 fn indexes_that_do_not_fit_are_made_anew() {
     let (disk, indexes, shards) = aged();
-    let (_, last) = (0, indexes.last().unwrap());
+    let last = indexes.last().unwrap();
     let other = kv();
     let elsewhere = Superblock { uuid: DiskUuid(9), ..SUPERBLOCK };
     block_on(async {
