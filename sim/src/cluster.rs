@@ -225,7 +225,7 @@ impl Cluster {
         let mut disks = Vec::new();
         for (number, capacity) in plan.disks.iter().enumerate() {
             let path = format!("/disk-{number}");
-            host.insert_disk(&path, *capacity);
+            self.insert_disk(&host, &path, *capacity);
             disks.push(path);
         }
         let running: Arc<Mutex<RunningNode>> = Arc::default();
@@ -239,6 +239,14 @@ impl Cluster {
         let node = Arc::new(NodeHost { id, rack, disks, process, running });
         lock(&self.nodes).push(node.clone());
         node
+    }
+
+    /// Puts an empty disk into a machine, with as much room as the plan gives it.
+    pub(crate) fn insert_disk(&self, host: &Host, path: &str, capacity_bytes: u64) {
+        let device = host.insert_disk(path, capacity_bytes);
+        if let Some(room) = self.plan.room_bytes.filter(|_| !self.nemesis.is_calm()) {
+            device.set_occupied(capacity_bytes.saturating_sub(room));
+        }
     }
 
     fn node_options(&self, id: NodeId, rack: u32, host: &Host, disks: &[String]) -> node::Options {

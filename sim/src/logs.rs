@@ -1,7 +1,9 @@
 //! What the production code logs, as a part of the story and as probes.
 
+use std::cell::Cell;
 use std::fmt::{Debug, Write};
 
+use futures_util::FutureExt;
 use simhost::{World, current_host};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -13,6 +15,20 @@ use crate::probes;
 
 /// Crates whose logs are listened to.
 const TARGETS: [&str; 5] = ["meta", "node", "client", "env", "placement"];
+
+thread_local! {
+    /// What is logged is no part of the story: somebody looks at what processes have left.
+    static LOOKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Looks at something by means of production code, which logs nothing meanwhile. None when it would wait: what is
+/// at rest can be read at once.
+pub fn quietly<F: Future>(look: F) -> Option<F::Output> {
+    let before = LOOKING.replace(true);
+    let seen = look.now_or_never();
+    LOOKING.set(before);
+    seen
+}
 
 /// Feeds log lines to a world. Spans are switched off: lines are told with their host, and entering and
 /// leaving spans at each poll would cost more than the lines.
@@ -63,6 +79,9 @@ impl Subscriber for ToWorld {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
+        if LOOKING.get() {
+            return;
+        }
         let fields = self.0.wants_story().then(String::new);
         let mut line = Line { message: String::new(), fields };
         event.record(&mut line);

@@ -18,6 +18,7 @@ use proto::{DiskId, DiskUuid, ExtentId, GroupId, NodeId, ShardName, SlotIndex, S
 use simhost::kv::ForensicKv;
 
 use crate::cluster::{Cluster, MetaHost, NodeHost, index_of};
+use crate::logs::quietly;
 
 /// The metadata of one server.
 pub struct Metadata {
@@ -139,11 +140,11 @@ pub struct Surveyed {
 }
 
 /// Reads every disk that is there. Nothing is changed, no time passes.
-pub async fn disks(cluster: &Cluster) -> Disks {
+pub fn disks(cluster: &Cluster) -> Disks {
     let mut by_uuid = BTreeMap::new();
     for node in cluster.nodes() {
         for path in &node.disks {
-            if let Some((uuid, surveyed)) = look_at(&node, path).await {
+            if let Some((uuid, surveyed)) = look_at(&node, path) {
                 by_uuid.insert(uuid, surveyed);
             }
         }
@@ -151,16 +152,19 @@ pub async fn disks(cluster: &Cluster) -> Disks {
     Disks { by_uuid }
 }
 
-async fn look_at(node: &NodeHost, path: &str) -> Option<(DiskUuid, Surveyed)> {
+fn look_at(node: &NodeHost, path: &str) -> Option<(DiskUuid, Surveyed)> {
     let device = node.process.host().disk(path)?;
     if device.is_gone() {
         return None;
     }
     let index = node.process.host().kvs().forensic(&index_of(path));
-    let survey = match index {
-        Some(index) => open_with(device.forensic(), index.scratch()).await.ok()?.survey().await.ok()?,
-        None => open(device.forensic()).await.ok()?.survey().await.ok()?,
-    };
+    let survey = quietly(async {
+        match index {
+            Some(index) => open_with(device.forensic(), index.scratch()).await.ok()?.survey().await.ok(),
+            None => open(device.forensic()).await.ok()?.survey().await.ok(),
+        }
+    });
+    let survey = survey??;
     let uuid = survey.superblock.uuid;
     let shards = survey.shards.iter().map(|shard| (shard.name, shard.whole)).collect();
     let places = survey.shards.iter().map(|shard| (shard.name, shard.place.clone())).collect();

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use node::superblock::segment_bytes;
 use serde::Serialize;
 use simhost::{Schedule, Stream};
 
@@ -40,6 +41,8 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// Latency of disks all along, at most.
     pub disk_us_max: u64,
+    /// Room that each disk has until the faults end, whatever it could hold; none for all of it.
+    pub room_bytes: Option<u64>,
 }
 
 /// A storage node.
@@ -145,6 +148,8 @@ impl Plan {
         let root = Stream::new(seed).fork("plan");
         let profile = ProfilePlan::draw(&root.fork("profile"));
         let racks = draw_racks(&root.fork("racks"), &profile);
+        let load = Load::draw(&root.fork("load"));
+        let room_bytes = draw_room(&root.fork("room"), &racks, &profile, &load);
         let stream = root.fork("rest");
         let schedule = match stream.below(4) {
             0 => Schedule::Fifo,
@@ -159,11 +164,12 @@ impl Plan {
             racks,
             profile,
             tunables: Tunables::draw(&root.fork("tunables")),
-            load: Load::draw(&root.fork("load")),
+            load,
             storm: ms(&stream, 10_000, 40_000),
             faults: draw_faults(&root.fork("faults")),
             network: NetworkPlan::draw(&root.fork("network")),
             disk_us_max: stream.skewed(10, 20_000),
+            room_bytes,
         }
     }
 
@@ -198,6 +204,7 @@ impl Plan {
             faults: BTreeMap::new(),
             network: NetworkPlan { latency_us: (100, 300), spike_ppm: 0, spike_us_max: 0, reset_ppm: 0 },
             disk_us_max: 1_000,
+            room_bytes: None,
             tunables: Tunables {
                 raft_heartbeat: Duration::from_millis(150),
                 election_min: Duration::from_millis(600),
@@ -242,6 +249,8 @@ impl ProfilePlan {
     }
 }
 
+/// The mean size of an object is this part of the largest, about.
+const OF_LARGEST: u64 = 10;
 /// Nodes of a rack.
 const NODES_MAX: u64 = 4;
 
@@ -260,18 +269,36 @@ fn draw_racks(stream: &Stream, profile: &ProfilePlan) -> Vec<Vec<NodePlan>> {
         let nodes = (nodes_min + stream.below(2)).min(NODES_MAX);
         // Enough disks for all slots even if no other rack has more nodes than it must.
         let disks_min = slots.div_ceil(racks * nodes_min) + u64::from(profile.domain == "disk");
-        (0..nodes).map(|_| NodePlan::draw(stream, disks_min)).collect()
+        (0..nodes).map(|_| NodePlan::draw(stream, disks_min, profile)).collect()
     };
     (0..racks).map(rack).collect()
 }
 
 impl NodePlan {
-    /// A node with at least `disks_min` disks of uneven sizes.
-    pub fn draw(stream: &Stream, disks_min: u64) -> Self {
+    /// A node with at least `disks_min` disks of uneven sizes, small ones: what is deleted has to make room.
+    pub fn draw(stream: &Stream, disks_min: u64, profile: &ProfilePlan) -> Self {
         let disks = disks_min.max(1) + stream.below(2);
-        let size = |_| (64 << 20) + stream.below(3) * (32 << 20);
+        let least = u64::from(profile.shard_bytes) * SHARDS_A_DISK_MIN;
+        let size = |_| least + stream.below(3) * (least / 2);
         Self { disks: (0..disks).map(size).collect() }
     }
+}
+
+/// Full shards that the smallest disk could hold, so that some fit a segment of it.
+const SHARDS_A_DISK_MIN: u64 = 256;
+/// Segments that a disk has room for at least; some of them are never given to shards.
+const SEGMENTS_MIN: u64 = 8;
+
+/// Little room, so that logs are compacted often and disks get full, and sometimes plenty of it.
+fn draw_room(stream: &Stream, racks: &[Vec<NodePlan>], profile: &ProfilePlan, load: &Load) -> Option<u64> {
+    let disks: Vec<u64> = racks.iter().flatten().flat_map(|node| node.disks.iter().copied()).collect();
+    let segment_bytes = disks.iter().map(|bytes| segment_bytes(*bytes)).max()?;
+    let (slots, k) = (u64::from(profile.k + profile.m), u64::from(profile.k).max(1));
+    // Most objects are much smaller than the largest.
+    let live_bytes = load.keys.saturating_mul(load.size_max) / OF_LARGEST * slots / k;
+    let share = live_bytes / u64::try_from(disks.len()).unwrap_or(1).max(1);
+    let times = [None, Some(1), Some(2), Some(4)][stream.index(4)]?;
+    Some((share * times).next_multiple_of(segment_bytes).max(SEGMENTS_MIN * segment_bytes))
 }
 
 impl Tunables {

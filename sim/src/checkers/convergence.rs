@@ -42,7 +42,7 @@ pub async fn healing(cluster: &Arc<Cluster>, limit: Duration) {
 async fn whole_within(cluster: &Cluster, limit: Duration, worst: Health) {
     let began = cluster.world.now();
     loop {
-        let amiss = match amiss(cluster, worst).await {
+        let amiss = match amiss(cluster, worst) {
             Ok(()) => {
                 let took = millis(cluster.world.now() - began);
                 cluster.world.event(None, "healed", &[took], || format!("after {took} ms"));
@@ -65,7 +65,7 @@ async fn whole_within(cluster: &Cluster, limit: Duration, worst: Health) {
 }
 
 /// What keeps the cluster from being well, in words. Slots may lie on disks in health `worst`.
-async fn amiss(cluster: &Cluster, worst: Health) -> Result<(), String> {
+fn amiss(cluster: &Cluster, worst: Health) -> Result<(), String> {
     let all = oracle::metadata(cluster);
     let wanted = cluster.metas().iter().filter(|meta| meta.process.is_wanted()).count();
     let readable: Vec<_> = all.iter().filter(|metadata| metadata.meta.process.is_wanted()).collect();
@@ -81,7 +81,7 @@ async fn amiss(cluster: &Cluster, worst: Health) -> Result<(), String> {
     }
     raft::equal_states(&all)?;
     state_amiss(cluster, latest, worst)?;
-    disks_amiss(cluster, latest).await
+    disks_amiss(cluster, latest)
 }
 
 fn state_amiss(cluster: &Cluster, latest: &oracle::Metadata, worst: Health) -> Result<(), String> {
@@ -134,8 +134,8 @@ fn garbage_amiss(latest: &oracle::Metadata) -> Result<(), String> {
     Ok(())
 }
 
-async fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), String> {
-    let disks = oracle::disks(cluster).await;
+fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), String> {
+    let disks = oracle::disks(cluster);
     let mut committed = BTreeMap::new();
     for extent in latest.committed() {
         let stripes = latest.stripes(&extent);

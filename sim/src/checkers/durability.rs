@@ -130,7 +130,7 @@ pub(super) async fn read_all(cluster: &Arc<Cluster>, when: &str) {
     let keys = lock(&cluster.ledger).keys();
     for key in keys {
         if let Err(error) = auditor.get(cluster, &key).await {
-            if cluster.plan.beyond && !is_decodable(cluster, &key).await {
+            if cluster.plan.beyond && !is_decodable(cluster, &key) {
                 cluster.world.probe("an object was lost beyond what was promised");
                 continue;
             }
@@ -143,9 +143,9 @@ pub(super) async fn read_all(cluster: &Arc<Cluster>, when: &str) {
 }
 
 /// Are there enough shards of each stripe of the key's object?
-async fn is_decodable(cluster: &Cluster, key: &Key) -> bool {
+fn is_decodable(cluster: &Cluster, key: &Key) -> bool {
     let Some(latest) = oracle::latest(cluster) else { return false };
-    let disks = oracle::disks(cluster).await;
+    let disks = oracle::disks(cluster);
     let mut of_key = latest.committed();
     of_key.retain(|extent| extent.row.key[..] == key.name.as_bytes()[..]);
     of_key.iter().all(|extent| {

@@ -189,7 +189,7 @@ pub fn watch(cluster: &Arc<Cluster>) -> Watch {
     cluster.world.clone().spawn("watch", async move {
         let mut watchers = Watchers::default();
         while !flag.load(Ordering::Relaxed) {
-            watchers.sample(&cluster).await;
+            watchers.sample(&cluster);
             cluster.world.sleep(SAMPLE).await;
         }
     });
@@ -205,7 +205,7 @@ struct Watchers {
 }
 
 impl Watchers {
-    async fn sample(&mut self, cluster: &Cluster) {
+    fn sample(&mut self, cluster: &Cluster) {
         memory::check(cluster);
         let all = oracle::metadata(cluster);
         self.raft.check(cluster, &all);
@@ -213,7 +213,7 @@ impl Watchers {
         self.epochs.check(cluster, latest);
         placement::check(cluster, latest);
         self.receipts.check(cluster, latest, &self.epochs);
-        let disks = oracle::disks(cluster).await;
+        let disks = oracle::disks(cluster);
         promised::check(cluster, latest, &disks);
     }
 }
@@ -226,7 +226,7 @@ pub async fn audit(cluster: &Arc<Cluster>) {
     metadata::check(cluster, &all);
     if let Some(latest) = all.first() {
         placement::check(cluster, latest);
-        let disks = oracle::disks(cluster).await;
+        let disks = oracle::disks(cluster);
         promised::check(cluster, latest, &disks);
         if !cluster.plan.beyond {
             // What cannot be decoded any more keeps the disks from becoming clean.

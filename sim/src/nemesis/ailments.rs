@@ -127,8 +127,8 @@ pub(super) fn weather(cluster: &Cluster) {
     for disk in victims::disks(cluster) {
         settle_disk(cluster, &disk);
     }
-    for meta in victims::metas(cluster) {
-        settle_kv(cluster, meta.process.host());
+    for server in victims::servers(cluster) {
+        settle_kv(cluster, server.host());
     }
 }
 
@@ -287,7 +287,7 @@ fn settle_capacity(disk: &DiskAt, capacity_bytes: u64, same: &[Ailment]) {
         Some(left) => {
             let files = device.files();
             let used: u64 = files.iter().map(|(_, bytes)| bytes.next_multiple_of(PAGE_BYTES)).sum();
-            used.saturating_add(left).min(capacity_bytes)
+            used.saturating_add(device.occupied_bytes()).saturating_add(left).min(capacity_bytes)
         }
         None => capacity_bytes,
     };

@@ -43,7 +43,7 @@ mod judge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use env::{KvRead, Order};
+use env::{FileName, KvRead, Order};
 use meta::state::tables;
 use node::store::survey::RecordPlace;
 use placement::{Profile, Slot, SlotState};
@@ -83,9 +83,9 @@ pub(super) struct Machine {
 
 impl View {
     /// Looks at everything; none before there is a cluster. No time passes.
-    pub(super) async fn now(cluster: &Cluster) -> Option<Self> {
+    pub(super) fn now(cluster: &Cluster) -> Option<Self> {
         let metadata = oracle::latest(cluster)?;
-        let disks = oracle::disks(cluster).await;
+        let disks = oracle::disks(cluster);
         let committed = metadata.committed();
         let mut known: BTreeSet<_> = committed.iter().map(|extent| (extent.group.id, extent.id)).collect();
         let garbage = metadata.kv.scan(tables::GARBAGE, &tables::whole_table(), Order::Ascending, usize::MAX);
@@ -131,6 +131,12 @@ impl View {
     /// Where a shard lies.
     pub(super) fn place(&self, disk: DiskUuid, shard: &ShardName) -> Option<RecordPlace> {
         self.disks.by_uuid.get(&disk)?.places.get(shard).cloned()
+    }
+
+    /// The records of all shards that lie in a file.
+    pub(super) fn records(&self, disk: DiskUuid, file: &FileName) -> Vec<RecordPlace> {
+        let places = self.disks.by_uuid.get(&disk).map(|surveyed| surveyed.places.values());
+        places.into_iter().flatten().filter(|place| place.file == *file).cloned().collect()
     }
 
     /// The machine of a disk.

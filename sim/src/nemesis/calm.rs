@@ -1,6 +1,6 @@
 //! The end of all faults: what is left comes back, and operators do what only people can do.
 //!
-//! What people do: boot machines that are off, restart nodes with a disk that takes no more writes after an
+//! What people do: make room on disks, boot machines that are off, restart nodes with a disk that takes no more writes after an
 //! error, put new disks and nodes in the place of lost ones where nothing else makes legal places, and
 //! finish what they began. All the rest the cluster has to do by itself, afterwards.
 
@@ -49,6 +49,7 @@ pub async fn calm(cluster: &Arc<Cluster>) {
     ailments::end_all(cluster);
     cluster.world.network().heal();
     ailments::weather(cluster);
+    make_room(cluster);
     let processes = everything(cluster);
     for process in &processes {
         // Whoever is doomed lives for longer than any run.
@@ -57,13 +58,22 @@ pub async fn calm(cluster: &Arc<Cluster>) {
     }
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     wait_for_metadata(cluster).await;
-    replace_what_is_needed(cluster).await;
+    replace_what_is_needed(cluster);
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
     wait(cluster, OPERATORS_LIMIT, "commands of operators do not succeed", idle).await;
     late::end(cluster);
     restart_nodes_with_broken_disks(cluster).await;
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
+}
+
+/// An operator takes everything else from the disks.
+fn make_room(cluster: &Cluster) {
+    for disk in victims::disks(cluster) {
+        if let Some(device) = disk.device().filter(|device| device.occupied_bytes() > 0) {
+            device.set_occupied(0);
+        }
+    }
 }
 
 /// All processes that should run.
@@ -103,9 +113,9 @@ async fn wait_for_metadata(cluster: &Cluster) {
 
 /// Puts new disks and nodes in the place of lost ones, one after another, until there are legal places
 /// for everything. What the cluster can do without stays lost.
-async fn replace_what_is_needed(cluster: &Arc<Cluster>) {
+fn replace_what_is_needed(cluster: &Arc<Cluster>) {
     let Some(metadata) = oracle::latest(cluster) else { return };
-    let found: BTreeSet<DiskUuid> = oracle::disks(cluster).await.by_uuid.into_keys().collect();
+    let found: BTreeSet<DiskUuid> = oracle::disks(cluster).by_uuid.into_keys().collect();
     let mut map = metadata.machine.map().clone();
     let dead = map.disks().values().filter(|disk| !found.contains(&disk.uuid)).map(|disk| disk.id).collect();
     let (disks, nodes) = {

@@ -77,13 +77,13 @@ classes! {
     DiskLost = "disk-lost",
     /// A node is gone for good, with all its disks; an operator may put a new one in its rack.
     NodeLost = "node-lost",
-    /// The store of a metadata server flushes slowly.
+    /// A store of a server flushes slowly.
     KvSlow = "kv-slow",
-    /// The store of a metadata server does not flush for a while.
+    /// A store of a server does not flush for a while.
     KvStuck = "kv-stuck",
-    /// The store of a metadata server is full for a while.
+    /// A store of a server is full for a while.
     KvFull = "kv-full",
-    /// Writes and flushes of the store of a metadata server fail now and then.
+    /// Writes and flushes of a store of a server fail now and then.
     KvErrors = "kv-errors",
     /// A metadata server loses its disk for good; an operator replaces it by one of a new id.
     MetaLost = "meta-lost",
@@ -107,6 +107,10 @@ classes! {
     OldWork = "old-work",
     /// A server loses power just after an operation that makes something durable, or is about to.
     Ambush = "ambush",
+    /// The log of a disk is damaged elsewhere than in shards: headers of segments, deletions, seals, superblocks.
+    LogDamage = "log-damage",
+    /// A node comes back without what it knew of its disks.
+    IndexLost = "index-lost",
 }
 
 impl FaultClass {

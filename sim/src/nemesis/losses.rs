@@ -20,10 +20,10 @@ const REPLACED_PPM: u32 = 500_000;
 const REPLACED_MS: (u64, u64) = (500, 20_000);
 
 /// A disk is gone for good.
-pub(super) async fn disk(strike: &Strike<'_>) -> Outcome {
+pub(super) fn disk(strike: &Strike<'_>) -> Outcome {
     let cluster = strike.cluster;
     let Some(disk) = strike.pick(&victims::disks(cluster)) else { return Outcome::Nobody };
-    let Some(view) = View::now(cluster).await else { return Outcome::Nobody };
+    let Some(view) = View::now(cluster) else { return Outcome::Nobody };
     let Some(uuid) = view.uuid_at(disk.node, &disk.path) else { return Outcome::Nobody };
     if let Err(reason) = view.lose(cluster, &BTreeSet::from([uuid])) {
         return Outcome::Refused(reason);
@@ -42,14 +42,14 @@ pub(super) async fn disk(strike: &Strike<'_>) -> Outcome {
 }
 
 /// A node is gone for good, with all its disks.
-pub(super) async fn node(strike: &Strike<'_>) -> Outcome {
+pub(super) fn node(strike: &Strike<'_>) -> Outcome {
     let cluster = strike.cluster;
     let nodes = victims::nodes(cluster);
     if nodes.len() < 2 {
         return Outcome::Refused("the last node stays".to_owned());
     }
     let Some(node) = strike.pick(&nodes) else { return Outcome::Nobody };
-    let Some(view) = View::now(cluster).await else { return Outcome::Nobody };
+    let Some(view) = View::now(cluster) else { return Outcome::Nobody };
     let disks = victims::disks_of(cluster, &node);
     let uuids: Option<BTreeSet<_>> = disks.iter().map(|disk| view.uuid_at(disk.node, &disk.path)).collect();
     let Some(uuids) = uuids else {
@@ -103,7 +103,7 @@ pub(super) fn replace_disk(cluster: &Arc<Cluster>, node: NodeId, path: &str) {
         .world
         .event(Some(host.id()), "replaced-disk", &numbers, || format!("{path}, {capacity_bytes} bytes"));
     cluster.world.probe("a lost disk was replaced");
-    host.insert_disk(path, capacity_bytes);
+    cluster.insert_disk(host, path, capacity_bytes);
     ailments::weather(cluster);
     node.stop();
 }

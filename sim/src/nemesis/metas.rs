@@ -1,4 +1,4 @@
-//! Metadata servers: their stores, and who takes part.
+//! Metadata servers: who takes part.
 //!
 //! The log of a metadata server is never made empty under its id: a voter that has forgotten its vote
 //! could vote twice. One that has lost its disk never starts again, and is replaced by a server of a new
@@ -11,17 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::MetaId;
-use simhost::{Death, Host};
+use simhost::Death;
 
-use super::ailments::{self, Ailment, Trouble};
+use super::ailments;
 use super::operators::{insist, operate};
 use super::strike::{Outcome, Strike};
 use super::victims;
 use crate::cluster::{Cluster, MetaHost};
 use crate::process::lock;
 
-/// Longest time that a store ails, in milliseconds.
-const LASTING_MS_MAX: u64 = 15_000;
 /// Voters of which one may lose its store.
 const VOTERS_MIN: usize = 3;
 
@@ -32,45 +30,6 @@ pub(super) enum Change {
     AddFirst,
     /// The old one is removed, then the new one added.
     RemoveFirst,
-}
-
-/// Flushes are slow.
-pub(super) fn slow(strike: &Strike<'_>) -> Outcome {
-    let trouble = Trouble {
-        slow_ppm: strike.ppm(1_000, 1_000_000),
-        slow_us_max: strike.draws.skewed(10_000, 3_000_000),
-        ..Trouble::default()
-    };
-    ails(strike, &format!("slow: {trouble:?}"), |host| Ailment::Kv { host, trouble })
-}
-
-/// Flushes wait.
-pub(super) fn stuck(strike: &Strike<'_>) -> Outcome {
-    ails(strike, "stuck", Ailment::KvStuck)
-}
-
-/// Nothing can be written.
-pub(super) fn full(strike: &Strike<'_>) -> Outcome {
-    ails(strike, "full", Ailment::KvFull)
-}
-
-/// Writes and flushes fail.
-pub(super) fn errors(strike: &Strike<'_>) -> Outcome {
-    let trouble = Trouble {
-        write_error_ppm: strike.ppm(100, 50_000),
-        flush_error_ppm: strike.ppm(100, 50_000),
-        ..Trouble::default()
-    };
-    ails(strike, &format!("fails: {trouble:?}"), |host| Ailment::Kv { host, trouble })
-}
-
-fn ails(strike: &Strike<'_>, what: &str, ailment: impl FnOnce(Host) -> Ailment) -> Outcome {
-    let Some(meta) = strike.pick(&victims::metas(strike.cluster)) else { return Outcome::Nobody };
-    let host = meta.process.host();
-    let lasting = strike.lasting(100, LASTING_MS_MAX);
-    let outcome = strike.hits(Some(host), || format!("store {what}, for {lasting:?}"));
-    strike.ail(vec![ailment(host.clone())], lasting);
-    outcome
 }
 
 /// A metadata server's disk is gone for good, and the server with it.

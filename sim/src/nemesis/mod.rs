@@ -27,6 +27,7 @@ mod power;
 mod processes;
 mod state;
 mod storage;
+mod stores;
 mod storm;
 mod strangers;
 mod strike;

@@ -35,7 +35,7 @@ pub async fn storm(cluster: &Arc<Cluster>, options: &RunOptions) {
         }
         let Planned { class, nth, .. } = planned;
         let draws = root.fork(&format!("{class} {nth}"));
-        strike(&Strike { cluster, number, class, draws }).await;
+        strike(&Strike { cluster, number, class, draws });
     }
     world.sleep_until(began + cluster.plan.storm).await;
 }

@@ -7,7 +7,9 @@ use simhost::{Host, Stream};
 
 use super::ailments::{self, Ailment};
 use super::class::FaultClass;
-use super::{clocks, damage, losses, metas, moves, network, operators, power, processes, storage, strangers};
+use super::{
+    clocks, damage, losses, metas, moves, network, operators, power, processes, storage, stores, strangers,
+};
 use crate::cluster::Cluster;
 
 /// One strike.
@@ -34,9 +36,9 @@ pub(super) enum Outcome {
 }
 
 /// Strikes.
-pub(super) async fn strike(strike: &Strike<'_>) {
+pub(super) fn strike(strike: &Strike<'_>) {
     let world = &strike.cluster.world;
-    match perform(strike).await {
+    match perform(strike) {
         Outcome::Struck => {}
         Outcome::Nobody => {
             world.tell(None, || format!("fault {} {} finds nobody", strike.number, strike.class));
@@ -51,7 +53,7 @@ pub(super) async fn strike(strike: &Strike<'_>) {
     }
 }
 
-async fn perform(strike: &Strike<'_>) -> Outcome {
+fn perform(strike: &Strike<'_>) -> Outcome {
     match strike.class {
         FaultClass::KillProcess => processes::kill(strike),
         FaultClass::Doom => processes::doom(strike),
@@ -74,13 +76,13 @@ async fn perform(strike: &Strike<'_>) -> Outcome {
         FaultClass::DiskErrors => storage::errors(strike),
         FaultClass::DiskFull => storage::full(strike),
         FaultClass::DiskAway => storage::away(strike),
-        FaultClass::Damage => damage::damage(strike).await,
-        FaultClass::DiskLost => losses::disk(strike).await,
-        FaultClass::NodeLost => losses::node(strike).await,
-        FaultClass::KvSlow => metas::slow(strike),
-        FaultClass::KvStuck => metas::stuck(strike),
-        FaultClass::KvFull => metas::full(strike),
-        FaultClass::KvErrors => metas::errors(strike),
+        FaultClass::Damage => damage::damage(strike),
+        FaultClass::DiskLost => losses::disk(strike),
+        FaultClass::NodeLost => losses::node(strike),
+        FaultClass::KvSlow => stores::slow(strike),
+        FaultClass::KvStuck => stores::stuck(strike),
+        FaultClass::KvFull => stores::full(strike),
+        FaultClass::KvErrors => stores::errors(strike),
         FaultClass::MetaLost => metas::lost(strike),
         FaultClass::ClockDrift => clocks::drift(strike),
         FaultClass::ClockJump => clocks::jump(strike),
@@ -92,6 +94,8 @@ async fn perform(strike: &Strike<'_>) -> Outcome {
         FaultClass::RudeClient => strangers::rude_client(strike),
         FaultClass::OldWork => strangers::old_work(strike),
         FaultClass::Ambush => power::ambush(strike),
+        FaultClass::LogDamage => damage::log(strike),
+        FaultClass::IndexLost => stores::index_lost(strike),
     }
 }
 

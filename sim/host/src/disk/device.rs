@@ -143,6 +143,17 @@ impl DiskDevice {
         self.event("disk.capacity", &[capacity_bytes], || format!("{capacity_bytes} bytes"));
     }
 
+    /// Other things take so much of its room from now on, which nobody sees otherwise.
+    pub fn set_occupied(&self, occupied_bytes: u64) {
+        self.with(|state| state.occupied_bytes = occupied_bytes);
+        self.event("disk.occupied", &[occupied_bytes], || format!("{occupied_bytes} bytes"));
+    }
+
+    /// How much of its room other things take.
+    pub fn occupied_bytes(&self) -> u64 {
+        self.with(|state| state.occupied_bytes)
+    }
+
     /// Names and lengths in bytes of its files, as the kernel shows them.
     pub fn files(&self) -> Vec<(FileName, u64)> {
         self.with(|state| state.listed())

@@ -50,6 +50,7 @@ pub(super) struct Loss {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) capacity_bytes: u64,
+    pub(super) occupied_bytes: u64,
     pub(super) faults: DiskFaults,
     pub(super) bugs: DiskBugs,
     pub(super) filter: Option<DiskFilter>,
@@ -84,7 +85,8 @@ impl State {
     }
 
     pub(super) fn space(&self) -> Space {
-        let available_bytes = self.capacity_bytes.saturating_sub(self.used_bytes);
+        let taken_bytes = self.used_bytes.saturating_add(self.occupied_bytes);
+        let available_bytes = self.capacity_bytes.saturating_sub(taken_bytes);
         Space { capacity_bytes: self.capacity_bytes, available_bytes }
     }
 
@@ -101,6 +103,7 @@ impl State {
     pub(super) fn copy(&self) -> Self {
         Self {
             capacity_bytes: self.capacity_bytes,
+            occupied_bytes: self.occupied_bytes,
             names: self.names.clone(),
             files: self.files.clone(),
             next_file: self.next_file,

@@ -117,6 +117,11 @@ impl KvDevice {
         }
     }
 
+    /// Somebody removes a store that no process has open; false when one has, or there is none.
+    pub fn remove_at_rest(&self, name: &str) -> bool {
+        self.lock_name(name).is_some_and(|lock| self.remove(&lock))
+    }
+
     /// The names of all stores, in byte order.
     pub fn stores(&self) -> Vec<String> {
         lock(&self.0.state).stores.keys().cloned().collect()

@@ -13,9 +13,10 @@ mod nodes;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
+use env::FileName;
 use proto::wire;
 use proto::wire::raft_append_reply::Outcome;
 use proto::wire::request::Call;
@@ -63,7 +64,10 @@ impl Told {
         let broken = match call {
             Call::RaftAppend(append) => self.leads(cluster, from, append),
             Call::RaftJoin(_) => self.with_stores(cluster, from, metas::cluster),
-            Call::RegisterNode(node) => with_machine(cluster, from, |host| registered(host, node)),
+            Call::RegisterNode(node) => with_machine(cluster, from, |host| {
+                watch_node(cluster, host);
+                registered(host, node)
+            }),
             Call::ReportWork(report) => {
                 with_machine(cluster, from, |host| self.reported(cluster, host, report))
             }
@@ -186,12 +190,17 @@ impl Told {
     }
 
     fn reported(&self, cluster: &Cluster, host: &Host, report: &wire::ReportWork) -> Rule {
+        let mut drops: BTreeMap<u32, Vec<&wire::DropExtent>> = BTreeMap::new();
         for drop in &report.dropped {
             let key = (host.id(), drop.group, drop.extent.clone(), drop.slot);
-            let is_known = lock(&self.0).drops.get(&key) == Some(&false);
-            let disk = self.disk(host, drop.disk).filter(|_| is_known);
+            if lock(&self.0).drops.get(&key) == Some(&false) {
+                drops.entry(drop.disk).or_default().push(drop);
+            }
+        }
+        for (disk, drops) in drops {
+            let disk = self.disk(host, disk);
             if let Some(disk) = disk.filter(|disk| !is_scarred(cluster, host, disk)) {
-                nodes::dropped(host, &disk, drop)?;
+                nodes::dropped(host, &disk, &drops)?;
             }
         }
         for filled in &report.filled {
@@ -257,6 +266,34 @@ fn watch(cluster: &Arc<Cluster>, host: &Host) {
         let Some(meta) = metas.iter().find(|meta| meta.process.host().id() == id) else { return };
         report(&cluster, id, metas::acted(meta.process.host().kvs(), store, act));
     }));
+}
+
+/// What a node writes must leave its disks and their indexes such that it could start from them. Its disks may be
+/// others than before.
+fn watch_node(cluster: &Arc<Cluster>, host: &Host) {
+    let with_host = |cluster: &Weak<Cluster>, id: HostId, rule: &dyn Fn(&Host) -> Rule| {
+        if let Some(cluster) = cluster.upgrade() {
+            report(&cluster, id, with_machine(&cluster, id, rule));
+        }
+    };
+    let (weak, id) = (Arc::downgrade(cluster), host.id());
+    host.kvs().set_witness(Arc::new(move |store: &str, act: KvAct<'_>| {
+        if matches!(act, KvAct::Written(_)) {
+            with_host(&weak, id, &|host| nodes::not_ahead(host, store));
+        }
+    }));
+    for (path, disk) in host.disks() {
+        let weak = Arc::downgrade(cluster);
+        disk.set_witness(Arc::new(move |file: &FileName, offset: u64, page: &Bytes| {
+            if offset == 0 {
+                with_host(&weak, id, &|host| nodes::left_by_all(host, &path, file, page));
+            } else if nodes::is_seal(page)
+                && let Some(cluster) = weak.upgrade()
+            {
+                cluster.world.probe("a log went on in another segment");
+            }
+        }));
+    }
 }
 
 fn report(cluster: &Cluster, from: HostId, broken: Rule) {

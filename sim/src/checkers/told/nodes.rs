@@ -4,18 +4,27 @@
 //! what the log has since, or by the log alone. So a shard that was told of is durable when the log is, up to the
 //! end of its record; one that was dropped is gone when neither way leads to it any more.
 
-use env::Kv;
-use futures_util::FutureExt;
-use node::store::survey::{Evidence, RecordPlace, open, open_with, places};
+use bytes::Bytes;
+use env::{FileName, Kv};
+use node::store::StoreError;
+use node::store::survey::{Evidence, RecordPlace, known_to, open, open_with, places, shards_in};
 use proto::{ExtentId, GroupId, ShardName, wire};
 use simhost::disk::ForensicDisk;
 use simhost::{DiskDevice, Host};
 
 use super::Rule;
 use crate::cluster::index_of;
+use crate::logs::quietly;
 
 /// The files that say which disk it is.
 const SUPERBLOCKS: [&str; 2] = ["superblock", "superblock.copy"];
+/// What a segment begins with, and where it says which of its records count.
+const SEGMENT: &[u8] = b"CADOLEsg";
+const INCARNATION_AT: usize = 64;
+/// What a record begins with, where it says of which kind it is, and the kind that ends a segment.
+const RECORD: &[u8] = b"CADOLErc";
+const KIND_AT: usize = 60;
+const SEAL: u32 = 3;
 /// Shards that a finding names.
 const NAMED: usize = 3;
 
@@ -60,10 +69,12 @@ pub(super) fn filled(host: &Host, disk: &DiskDevice, filled: &wire::SlotFilled) 
 }
 
 /// Shards that were dropped.
-pub(super) fn dropped(host: &Host, disk: &DiskDevice, dropped: &wire::DropExtent) -> Rule {
+pub(super) fn dropped(host: &Host, disk: &DiskDevice, dropped: &[&wire::DropExtent]) -> Rule {
     let is_of = |shard: &ShardName| {
-        let same_extent = dropped.extent.is_empty() || shard.extent.to_wire() == dropped.extent;
-        shard.group.0 == dropped.group && u32::from(shard.slot.0) == dropped.slot && same_extent
+        dropped.iter().any(|dropped| {
+            let same_extent = dropped.extent.is_empty() || shard.extent.to_wire() == dropped.extent;
+            shard.group.0 == dropped.group && u32::from(shard.slot.0) == dropped.slot && same_extent
+        })
     };
     for (found, how) in after_power_loss(host, disk, &is_of) {
         if !found.is_empty() {
@@ -73,6 +84,46 @@ pub(super) fn dropped(host: &Host, disk: &DiskDevice, dropped: &wire::DropExtent
         }
     }
     Ok(())
+}
+
+/// The index, which a power loss may leave as it is now, knows no more than what is durable in the log.
+pub(super) fn not_ahead(host: &Host, store: &str) -> Rule {
+    let Some(disk) = host.disks().into_values().find(|disk| index_of(disk.path()) == store) else {
+        return Ok(());
+    };
+    let Some(index) = host.kvs().forensic(store) else { return Ok(()) };
+    let Some((file, end)) = known_to(&index).map_err(unreadable)? else { return Ok(()) };
+    if disk.is_durable_to(&file, end) || !disk.has(&file) {
+        return Ok(());
+    }
+    Err(format!("has an index that knows {}/{file} up to {end}, which is not durable so far", disk.path()))
+}
+
+/// A segment begins anew once no index that a power loss may leave points to what was there.
+pub(super) fn left_by_all(host: &Host, disk: &str, file: &FileName, page: &Bytes) -> Rule {
+    let Some(incarnation) = incarnation(page) else { return Ok(()) };
+    let Some(durable) = host.kvs().durable(&index_of(disk)) else { return Ok(()) };
+    match shards_in(&durable, file).map_err(unreadable)? {
+        Some((shards, of)) if shards > 0 && of < incarnation => {
+            Err(format!("frees {disk}/{file}, in which the durable part of its index has {shards} shards"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Is it the end of a segment of the log?
+pub(super) fn is_seal(page: &Bytes) -> bool {
+    page.starts_with(RECORD) && page.get(KIND_AT..KIND_AT + 4) == Some(&SEAL.to_le_bytes()[..])
+}
+
+/// Which of a segment's records count, if this is the header of one.
+fn incarnation(page: &Bytes) -> Option<u64> {
+    let number = page.starts_with(SEGMENT).then(|| page.get(INCARNATION_AT..INCARNATION_AT + 8)).flatten()?;
+    Some(u64::from_le_bytes(number.try_into().ok()?))
+}
+
+fn unreadable(error: StoreError) -> String {
+    format!("has an index that cannot be read: {error}")
 }
 
 /// A disk that serves: its superblock, and the names that were found on it.
@@ -109,7 +160,7 @@ fn of_extent(
     extent: ExtentId,
 ) -> Result<Vec<(ShardName, RecordPlace)>, String> {
     let Some(index) = host.kvs().forensic(&index_of(disk.path())) else { return Ok(Vec::new()) };
-    places(&index, group, extent).map_err(|error| format!("has an index that cannot be read: {error}"))
+    places(&index, group, extent).map_err(unreadable)
 }
 
 /// The shards that a power loss just now would leave at least, of those that are `wanted`: by each way to find
@@ -120,11 +171,11 @@ fn after_power_loss(
     wanted: &dyn Fn(&ShardName) -> bool,
 ) -> Vec<(Vec<ShardName>, &'static str)> {
     let mut all = Vec::new();
-    if let Some(evidence) = open(disk.durable()).now_or_never().and_then(Result::ok) {
+    if let Some(evidence) = quietly(open(disk.durable())).and_then(Result::ok) {
         all.extend(listed(&evidence, wanted).map(|found| (found, " after a power loss, from the log alone")));
     }
     let index = host.kvs().durable(&index_of(disk.path()));
-    let with_index = index.and_then(|index| open_with(disk.durable(), index.scratch()).now_or_never());
+    let with_index = index.and_then(|index| quietly(open_with(disk.durable(), index.scratch())));
     if let Some(evidence) = with_index.and_then(Result::ok) {
         all.extend(listed(&evidence, wanted).map(|found| (found, " after a power loss")));
     }
@@ -135,6 +186,6 @@ fn listed<K: Kv>(
     evidence: &Evidence<ForensicDisk, K>,
     wanted: &dyn Fn(&ShardName) -> bool,
 ) -> Option<Vec<ShardName>> {
-    let listed = evidence.listed().now_or_never()?.ok()?;
+    let listed = quietly(evidence.listed())?.ok()?;
     Some(listed.into_iter().map(|(stat, _)| stat.name).filter(|name| wanted(name)).collect())
 }

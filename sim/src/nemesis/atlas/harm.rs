@@ -15,6 +15,7 @@ use simhost::kv::ScratchKv;
 
 use super::{Machine, View};
 use crate::cluster::{Cluster, index_of};
+use crate::logs::quietly;
 use crate::process::lock;
 
 /// What damage would do.
@@ -37,7 +38,7 @@ impl View {
     /// # Errors
     ///
     /// Says what would be too much.
-    pub(in crate::nemesis) async fn harm(
+    pub(in crate::nemesis) fn harm(
         &mut self,
         cluster: &Cluster,
         disk: DiskUuid,
@@ -56,7 +57,8 @@ impl View {
             .collect();
         let device = machine.device.clone();
         let at = (machine.node.process.host().id(), device.path().to_owned());
-        let Some(harm) = weigh(machine, &whole, file, damage).await else { return Ok(false) };
+        let weighed = quietly(weigh(machine, &whole, file, damage));
+        let Some(harm) = weighed.flatten() else { return Ok(false) };
         self.damage(cluster, disk, &harm.now.union(&harm.later).copied().collect())?;
         tell();
         if !device.damage(file, damage.clone()) {
