@@ -3,7 +3,7 @@
 
 // A tool for people: it reads clocks and prints.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::cast_precision_loss)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -175,12 +175,14 @@ where
 }
 
 fn percentiles(took: &[u64]) -> serde_json::Value {
-    let at = |thousandths: usize| took.get((took.len() * thousandths / 1000).min(took.len().saturating_sub(1)));
+    let at =
+        |thousandths: usize| took.get((took.len() * thousandths / 1000).min(took.len().saturating_sub(1)));
     json!({ "operations": took.len(), "p50_us": at(500), "p99_us": at(990), "max_us": took.last() })
 }
 
 async fn write(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
-    let payload: Arc<Vec<u8>> = Arc::new((0..load.shard_bytes).map(|at| (at * 31 % 251) as u8).collect());
+    let payload: Arc<Vec<u8>> =
+        Arc::new((0..load.shard_bytes).map(|at| u8::try_from(at * 31 % 251).unwrap_or_default()).collect());
     let one = |number| {
         let (store, payload) = (store.clone(), payload.clone());
         async move {

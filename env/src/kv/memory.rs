@@ -85,7 +85,10 @@ impl Kv for MemoryKv {
     }
 
     async fn checkpoint(&self, name: &str) -> Result<(), StorageError> {
-        Err(StorageError::new(StorageErrorKind::Invalid, format!("{name}: a store in memory has no checkpoints")))
+        Err(StorageError::new(
+            StorageErrorKind::Invalid,
+            format!("{name}: a store in memory has no checkpoints"),
+        ))
     }
 }
 

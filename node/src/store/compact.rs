@@ -221,7 +221,7 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let mut meta = meta.clone();
         meta.from = Some((victim.segment, victim.incarnation));
         found.bytes = found.bytes.saturating_add(record.bytes());
-        found.copies.push(What::Shard(meta, buf));
+        found.copies.push(What::Shard(Box::new(meta), buf));
         Ok(())
     }
 

@@ -190,7 +190,7 @@ impl<D: Disk, K: Kv> ShardStore<D, K> {
             hint: parts.hint,
             block_crcs: parts.block_crcs,
         };
-        self.append(What::Shard(meta, parts.buf), priority).await?;
+        self.append(What::Shard(Box::new(meta), parts.buf), priority).await?;
         Ok(Durable::proven(stat))
     }
 

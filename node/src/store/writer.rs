@@ -53,7 +53,7 @@ pub(super) struct Append {
 /// What a record is to say.
 pub(super) enum What {
     /// A shard, in a buffer with room for the page; a new one has not been born yet.
-    Shard(ShardMeta, AlignedBuf),
+    Shard(Box<ShardMeta>, AlignedBuf),
     /// Deletions; new ones have no sequence yet.
     Tombstones(Vec<Tombstone>),
 }
@@ -235,7 +235,9 @@ impl<D: Disk, K: Kv> Writer<D, K> {
             }
             let mut end = self.tail.end.saturating_add(first.bytes());
             let mut batch = vec![first];
-            while let Some(next) = appends.pop_front_if(|next| self.fits(end, next.bytes())) {
+            while appends.front().is_some_and(|next| self.fits(end, next.bytes()))
+                && let Some(next) = appends.pop_front()
+            {
                 end = end.saturating_add(next.bytes());
                 batch.push(next);
             }
@@ -470,7 +472,7 @@ fn lay_out<D: Disk, K: Kv>(
                 sequence,
                 born: meta.born,
             };
-            (Body::Shard(meta.clone()), buf, Effect::Shard(Box::new(meta), at))
+            (Body::Shard(ShardMeta::clone(&meta)), buf, Effect::Shard(meta, at))
         }
         What::Tombstones(mut tombstones) => {
             for tombstone in tombstones.iter_mut().filter(|tombstone| tombstone.sequence == 0) {
