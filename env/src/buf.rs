@@ -30,6 +30,12 @@ impl AlignedBuf {
         Self { pages: pool::take(len.div_ceil(ALIGN_BYTES)), len }
     }
 
+    /// `len` bytes for somebody who sets all of them before anybody reads them: until then they are what was in the
+    /// memory before, bytes of other tenants included. The capacity is `len` rounded up to [`ALIGN_BYTES`].
+    pub fn uncleared(len: usize) -> Self {
+        Self { pages: pool::take_uncleared(len.div_ceil(ALIGN_BYTES)), len }
+    }
+
     /// A copy of `bytes`.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let mut buf = Self::zeroed(bytes.len());
@@ -119,6 +125,8 @@ mod tests {
                 let mut buf = AlignedBuf::zeroed(len);
                 assert!(buf.as_capacity_slice().iter().all(|byte| *byte == 0), "{len}");
                 assert!(buf.capacity() < len + ALIGN_BYTES);
+                let uncleared = AlignedBuf::uncleared(len);
+                assert_eq!((uncleared.len(), uncleared.capacity()), (len, buf.capacity()));
                 buf.as_capacity_mut_slice().fill(7);
             }
         }

@@ -29,24 +29,34 @@ static POOL: LazyLock<Vec<ArrayQueue<Vec<Page>>>> = LazyLock::new(|| {
 
 /// So many pages of zeros.
 pub(super) fn take(pages: usize) -> Vec<Page> {
-    if pages == 0 {
-        return Vec::new();
-    }
-    let class = pages.next_power_of_two().ilog2();
-    let Some(kept) = POOL.get(class as usize) else { return bytemuck::zeroed_vec(pages) };
-    let mut memory = kept.pop().unwrap_or_else(|| Vec::with_capacity(1 << class));
+    let mut memory = kept(pages);
+    memory.clear();
     memory.resize(pages, Page::zeroed());
     memory
 }
 
-/// Takes back what [`take`] gave.
-pub(super) fn give(mut memory: Vec<Page>) {
+/// So many pages with what lay there before, or zeros.
+pub(super) fn take_uncleared(pages: usize) -> Vec<Page> {
+    let mut memory = kept(pages);
+    memory.resize(pages, Page::zeroed());
+    memory
+}
+
+fn kept(pages: usize) -> Vec<Page> {
+    let Some(class) = pages.checked_next_power_of_two().filter(|_| pages > 0).map(usize::ilog2) else {
+        return Vec::new();
+    };
+    let memory =
+        POOL.get(class as usize).map(|kept| kept.pop().unwrap_or_else(|| Vec::with_capacity(1 << class)));
+    memory.unwrap_or_default()
+}
+
+/// Takes back what was taken.
+pub(super) fn give(memory: Vec<Page>) {
     let pages = memory.capacity();
-    if !pages.is_power_of_two() {
-        return;
-    }
-    if let Some(kept) = POOL.get(pages.ilog2() as usize) {
-        memory.clear();
+    if pages.is_power_of_two()
+        && let Some(kept) = POOL.get(pages.ilog2() as usize)
+    {
         // What there is no room for goes back to the system.
         drop(kept.push(memory));
     }

@@ -144,14 +144,14 @@ impl<D: Disk, K: Kv> Inner<D, K> {
 
 /// The header, and these blocks of the payload; in one read when they follow it.
 fn reads_of(offset: u64, range: Option<&Range<usize>>, room: usize) -> Vec<Read> {
-    let header = |more| Read { offset, buf: AlignedBuf::zeroed(PAGE_BYTES + more) };
+    let header = |more| Read { offset, buf: AlignedBuf::uncleared(PAGE_BYTES + more) };
     let Some(range) = range else { return vec![header(0)] };
     let (start, end) = (range.start * BLOCK_BYTES, room.min(range.end * BLOCK_BYTES));
     if start == 0 {
         return vec![header(end)];
     }
     let at = offset + (PAGE_BYTES + start) as u64;
-    vec![header(0), Read { offset: at, buf: AlignedBuf::zeroed(end - start) }]
+    vec![header(0), Read { offset: at, buf: AlignedBuf::uncleared(end - start) }]
 }
 
 fn damaged_blocks(first_block: u32, bytes: &[u8], crcs: &[u32]) -> Trouble {

@@ -199,7 +199,7 @@ async fn read_once<F: DiskFile>(
     bytes: usize,
     priority: Priority,
 ) -> Result<AlignedBuf, StorageError> {
-    let batch = vec![Read { offset, buf: AlignedBuf::zeroed(bytes) }];
+    let batch = vec![Read { offset, buf: AlignedBuf::uncleared(bytes) }];
     let no_answer = || StorageError::new(StorageErrorKind::Io, "the engine gave no answer to a read");
     file.read(batch, priority).await.pop().unwrap_or_else(|| Err(no_answer()))
 }

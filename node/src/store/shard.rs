@@ -42,7 +42,9 @@ impl NewShard {
                 "a shard of {shard_bytes} bytes: expected a multiple of {SHARD_ALIGN_BYTES} up to {SHARD_BYTES_MAX}"
             )));
         }
-        let buf = AlignedBuf::zeroed(HEADER_BYTES + shard_bytes);
+        // The bytes of the shard come by `push`; nobody sees it before all are there.
+        let mut buf = AlignedBuf::uncleared(HEADER_BYTES + shard_bytes);
+        buf.as_capacity_mut_slice().get_mut(HEADER_BYTES + shard_bytes..).unwrap_or_default().fill(0);
         Ok(Self { name, epoch, tenant_tag, hint: Bytes::new(), buf, filled: HEADER_BYTES })
     }
 
