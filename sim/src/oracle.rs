@@ -171,6 +171,14 @@ fn look_at(node: &NodeHost, path: &str) -> Option<(DiskUuid, Surveyed)> {
     Some((uuid, Surveyed { node: node.id, rack: node.rack, path: path.to_owned(), shards, places, survey }))
 }
 
+/// The shards that a node would find on its disk if it had lost the index of it, or never had one; none when
+/// the disk cannot be read.
+pub fn without_index(node: &NodeHost, path: &str) -> Option<BTreeMap<ShardName, RecordPlace>> {
+    let device = node.process.host().disk(path)?;
+    let listed = quietly(async { open(device.forensic()).await.ok()?.listed().await.ok() })??;
+    Some(listed.into_iter().map(|(stat, place)| (stat.name, place)).collect())
+}
+
 impl Disks {
     /// Is a whole shard of this name on the disk that the metadata mean?
     pub fn has(&self, metadata: &Metadata, disk: DiskId, shard: &ShardName) -> bool {

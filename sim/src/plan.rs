@@ -278,16 +278,16 @@ impl NodePlan {
     /// A node with at least `disks_min` disks of uneven sizes, small ones: what is deleted has to make room.
     pub fn draw(stream: &Stream, disks_min: u64, profile: &ProfilePlan) -> Self {
         let disks = disks_min.max(1) + stream.below(2);
-        let least = u64::from(profile.shard_bytes) * SHARDS_A_DISK_MIN;
+        let least = u64::from(profile.shard_bytes) * SHARDS_A_DISK_MIN[stream.index(SHARDS_A_DISK_MIN.len())];
         let size = |_| least + stream.below(3) * (least / 2);
         Self { disks: (0..disks).map(size).collect() }
     }
 }
 
-/// Full shards that the smallest disk could hold, so that some fit a segment of it.
-const SHARDS_A_DISK_MIN: u64 = 256;
-/// Segments that a disk has room for at least; some of them are never given to shards.
-const SEGMENTS_MIN: u64 = 8;
+/// Full shards that a disk could hold, so that one fits a segment of it, or some do.
+const SHARDS_A_DISK_MIN: [u64; 2] = [128, 256];
+/// Segments that a disk has room for at least; three of them are never given to shards.
+const SEGMENTS_MIN: (u64, u64) = (5, 9);
 
 /// Little room, so that logs are compacted often and disks get full, and sometimes plenty of it.
 fn draw_room(stream: &Stream, racks: &[Vec<NodePlan>], profile: &ProfilePlan, load: &Load) -> Option<u64> {
@@ -297,8 +297,9 @@ fn draw_room(stream: &Stream, racks: &[Vec<NodePlan>], profile: &ProfilePlan, lo
     // Most objects are much smaller than the largest.
     let live_bytes = load.keys.saturating_mul(load.size_max) / OF_LARGEST * slots / k;
     let share = live_bytes / u64::try_from(disks.len()).unwrap_or(1).max(1);
-    let times = [None, Some(1), Some(2), Some(4)][stream.index(4)]?;
-    Some((share * times).next_multiple_of(segment_bytes).max(SEGMENTS_MIN * segment_bytes))
+    let times = [None, Some(1), Some(1), Some(2)][stream.index(4)]?;
+    let least = stream.between(SEGMENTS_MIN.0, SEGMENTS_MIN.1);
+    Some((share * times).next_multiple_of(segment_bytes).max(least * segment_bytes))
 }
 
 impl Tunables {

@@ -8,6 +8,7 @@ mod convergence;
 mod durability;
 mod epochs;
 mod linearizability;
+mod log_alone;
 mod memory;
 mod metadata;
 mod placement;
@@ -78,6 +79,12 @@ pub const TABLE: &[Checker] = &[
         "whatever a server tells another (a vote, entries, a snapshot, its cluster; a shard, a deletion, a disk) would still be true after a power loss at that moment",
         "who was told builds upon it, and nobody tells him that it is gone",
         "checkers/told/",
+    ),
+    checker(
+        log_alone::NAME,
+        "a node that has lost the index of a disk finds the same shards in its log",
+        "an index that cannot be made anew is a single copy of where everything is",
+        "checkers/log_alone.rs",
     ),
     checker(
         "integrity",
@@ -202,6 +209,7 @@ struct Watchers {
     epochs: epochs::Epochs,
     raft: raft::Raft,
     receipts: receipts::Receipts,
+    samples: usize,
 }
 
 impl Watchers {
@@ -215,6 +223,8 @@ impl Watchers {
         self.receipts.check(cluster, latest, &self.epochs);
         let disks = oracle::disks(cluster);
         promised::check(cluster, latest, &disks);
+        log_alone::check_one(cluster, &disks, self.samples);
+        self.samples += 1;
     }
 }
 
@@ -228,6 +238,7 @@ pub async fn audit(cluster: &Arc<Cluster>) {
         placement::check(cluster, latest);
         let disks = oracle::disks(cluster);
         promised::check(cluster, latest, &disks);
+        log_alone::check_all(cluster, &disks);
         if !cluster.plan.beyond {
             // What cannot be decoded any more keeps the disks from becoming clean.
             space::check(cluster, latest, &disks);

@@ -16,9 +16,18 @@ const OUTAGE_MS_MAX: u64 = 40_000;
 /// After what a metadata server is struck: a vote, an entry, its cluster or its state is written or flushed;
 /// a snapshot is made, or installed, and the state before it removed.
 const META_MOMENTS: &[&str] = &["kv.write", "kv.flush", "kv.open", "kv.checkpoint", "kv.remove", "net.send"];
-/// After what a node is struck: a shard's content is there, durable, named, durably named; a shard is removed.
-const NODE_MOMENTS: &[&str] =
-    &["disk.write", "disk.flush", "disk.rename", "disk.flush-names", "disk.remove", "net.send"];
+/// After what a node is struck: a record is there, durable, known to the index; a segment is made, named, freed; the
+/// index is durable, or taken up.
+const NODE_MOMENTS: &[&str] = &[
+    "disk.write",
+    "disk.flush",
+    "disk.create",
+    "disk.flush-names",
+    "kv.write",
+    "kv.flush",
+    "kv.open",
+    "net.send",
+];
 /// Such operations until then, at most.
 const AMBUSH_OPERATIONS_MAX: u64 = 20;
 

@@ -32,7 +32,9 @@ use crate::verdict::Kind;
 pub(super) const NAME: &str = "told is durable";
 
 /// One acknowledged shard in so many is looked for as if the power had failed: that reads a whole log.
-const LOOKED_AT: u64 = 16;
+const SHARDS_LOOKED_AT: u64 = 32;
+/// … and one report of what was dropped in so many.
+const DROPS_LOOKED_AT: u64 = 3;
 
 /// What is broken, in words.
 type Rule = Result<(), String>;
@@ -53,6 +55,8 @@ struct State {
     drops: BTreeMap<Drop, bool>,
     /// Shards that were acknowledged.
     shards: u64,
+    /// Reports that something was dropped from a disk.
+    dropped: u64,
 }
 
 /// A node, and what it drops: group, extent (none for all), slot.
@@ -183,7 +187,7 @@ impl Told {
             state.shards += 1;
             state.shards
         };
-        if count % LOOKED_AT != 0 || is_scarred(cluster, host, &disk) {
+        if count % SHARDS_LOOKED_AT != 0 || is_scarred(cluster, host, &disk) {
             return Ok(());
         }
         nodes::found_again(host, &disk, write)
@@ -198,7 +202,12 @@ impl Told {
             }
         }
         for (disk, drops) in drops {
-            let disk = self.disk(host, disk);
+            let count = {
+                let mut state = lock(&self.0);
+                state.dropped += 1;
+                state.dropped
+            };
+            let disk = self.disk(host, disk).filter(|_| count % DROPS_LOOKED_AT == 0);
             if let Some(disk) = disk.filter(|disk| !is_scarred(cluster, host, disk)) {
                 nodes::dropped(host, &disk, &drops)?;
             }

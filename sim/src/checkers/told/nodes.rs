@@ -174,7 +174,9 @@ fn after_power_loss(
     if let Some(evidence) = quietly(open(disk.durable())).and_then(Result::ok) {
         all.extend(listed(&evidence, wanted).map(|found| (found, " after a power loss, from the log alone")));
     }
+    // One that says nothing yet is as good as none.
     let index = host.kvs().durable(&index_of(disk.path()));
+    let index = index.filter(|index| known_to(index).is_ok_and(|known| known.is_some()));
     let with_index = index.and_then(|index| quietly(open_with(disk.durable(), index.scratch())));
     if let Some(evidence) = with_index.and_then(Result::ok) {
         all.extend(listed(&evidence, wanted).map(|found| (found, " after a power loss")));

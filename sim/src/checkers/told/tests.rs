@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use env::buf::ALIGN_BYTES;
-use env::{AlignedBuf, Batch, Disk, DiskFile, Disks, Env, KeyRange, Kv, Kvs, Priority, Write};
-use node::store::survey;
+use env::{AlignedBuf, Batch, Disk, DiskFile, Disks, Env, KeyRange, Kv, Kvs, Priority, Spawn, Write};
+use node::store::{CheckedShard, INDEX_TABLES, NewShard, ShardStore};
+use node::superblock::{self, Found, Superblock};
 use proto::prost::Message;
-use proto::{ExtentId, GroupId, ShardName, SlotIndex, StripeIndex};
-use simhost::disk::SimDisk;
+use proto::{
+    ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag, Timestamp,
+};
+use simhost::disk::{DiskBugs, SimDisk};
 use simhost::kv::SimKv;
 use simhost::{Death, SimEnv, World, WorldOptions};
 
 use super::*;
+use crate::cluster::index_of;
 
 const LIMIT: Duration = Duration::from_secs(1_000);
 const PATH: &str = "/disk";
@@ -157,80 +161,127 @@ fn states() {
     world.run(LIMIT, test).unwrap();
 }
 
+const CLUSTER: ClusterId = ClusterId(7);
+
 fn name(stripe: u32) -> ShardName {
     ShardName { group: GroupId(5), extent: ExtentId(6), stripe: StripeIndex(stripe), slot: SlotIndex(1) }
 }
 
-fn file(stripe: u32) -> env::FileName {
-    survey::file_name(&name(stripe)).parse().unwrap()
+fn shard(stripe: u32) -> CheckedShard {
+    let mut shard = NewShard::new(name(stripe), Epoch(1), TenantTag(1), 4096).unwrap();
+    shard.push(&[7; 4096]).unwrap();
+    shard.seal().unwrap()
 }
 
-/// Writes a file as a store does, up to the flush of names.
-async fn write(disk: &SimDisk, file: &env::FileName, flushed: bool) {
-    let temporary = "w-1".parse().unwrap();
-    let made = disk.create(&temporary, ALIGN_BYTES as u64).await.unwrap();
-    let buf = AlignedBuf::zeroed(ALIGN_BYTES);
-    made.write(vec![Write { offset: 0, buf }], Priority::Client).await.unwrap();
-    if flushed {
-        made.flush().await.unwrap();
-    }
-    disk.rename(&temporary, file).await.unwrap();
+type Store = ShardStore<SimDisk, SimKv>;
+
+/// A store on the disk of a machine that has just been booted.
+async fn store(host: &Host) -> Store {
+    let env = host.boot();
+    let disk = env.disks().open(PATH).await.unwrap();
+    let superblock = match superblock::inspect(&disk, CLUSTER).await.unwrap() {
+        Found::Ours(superblock) => superblock,
+        Found::Fresh => {
+            let (uuid, created) = (DiskUuid(8), Timestamp::ZERO);
+            let fresh = Superblock { cluster: CLUSTER, uuid, created, salt: 9, segment_bytes: 256 << 10 };
+            superblock::format(&disk, &fresh).await.unwrap();
+            fresh
+        }
+    };
+    let index = env.kvs().open(&index_of(PATH), INDEX_TABLES).await.unwrap();
+    let (store, writer) = ShardStore::open(disk, index, superblock, None).await.unwrap();
+    env.spawn().spawn("log", writer);
+    store
 }
 
-/// A shard counts when its content and its name are flushed; one that has gone again is passed over, and one
-/// that is being replaced by another flushed file counts.
+/// A shard counts when the log is durable up to its end; one that has gone again is passed over.
 #[test]
 fn shards() {
     let (world, host) = machine("node/1");
     let test = async {
-        let (disk, device) = (host.boot().disks().open(PATH).await.unwrap(), host.disk(PATH).unwrap());
+        let (store, device) = (store(&host).await, host.disk(PATH).unwrap());
         let told = |stripe| {
             let shard = Some(name(stripe).into());
             let filled =
                 wire::SlotFilled { group: 5, extent: ExtentId(6).to_wire(), slot: 1, ..Default::default() };
-            let told = nodes::shard(&device, &wire::WriteShard { shard, ..Default::default() });
-            assert_eq!(told.is_err(), nodes::filled(&device, &filled).is_err());
+            let write = wire::WriteShard { shard, ..Default::default() };
+            let told = nodes::shard(&host, &device, &write);
+            assert_eq!(told.is_err(), nodes::filled(&host, &device, &filled).is_err());
+            assert_eq!(told.is_err(), nodes::found_again(&host, &device, &write).is_err());
+            assert_eq!(told.is_err(), nodes::not_ahead(&host, &index_of(PATH)).is_err());
             told
         };
-        write(&disk, &file(0), true).await;
-        assert!(told(0).is_err());
-        disk.flush_names().await.unwrap();
         assert_eq!(told(0), Ok(()));
-        write(&disk, &file(0), true).await;
+        store.put(shard(0), Priority::Client).await.unwrap();
         assert_eq!(told(0), Ok(()));
-        write(&disk, &file(0), false).await;
-        assert!(told(0).is_err());
-        disk.remove(&file(0)).await.unwrap();
-        assert_eq!(told(0), Ok(()));
-        write(&disk, &file(1), false).await;
-        disk.flush_names().await.unwrap();
+        store.delete(name(0)).await.unwrap();
+        device.set_bugs(DiskBugs { flush_lies: true, ..DiskBugs::default() });
+        store.put(shard(1), Priority::Client).await.unwrap();
         assert!(told(1).is_err());
     };
     world.run(LIMIT, test).unwrap();
 }
 
-/// Shards are dropped when their names are durably gone; others, and what was written again, are passed over.
+/// Shards are dropped when the durable log says so, and with it the index; others, and what was written again
+/// after that, are passed over.
 #[test]
 fn drops() {
     let (world, host) = machine("node/1");
     let test = async {
-        let (disk, device) = (host.boot().disks().open(PATH).await.unwrap(), host.disk(PATH).unwrap());
+        let (store, device) = (store(&host).await, host.disk(PATH).unwrap());
         let told = |extent: Bytes, slot| {
-            nodes::dropped(&device, &wire::DropExtent { group: 5, extent, slot, ..Default::default() })
+            let dropped = wire::DropExtent { group: 5, extent, slot, ..Default::default() };
+            nodes::dropped(&host, &device, &[&dropped])
         };
-        write(&disk, &file(0), true).await;
-        disk.flush_names().await.unwrap();
-        disk.remove(&file(0)).await.unwrap();
+        store.put(shard(0), Priority::Client).await.unwrap();
         assert!(told(ExtentId(6).to_wire(), 1).is_err());
         assert!(told(Bytes::new(), 1).is_err());
         assert_eq!(told(ExtentId(7).to_wire(), 1), Ok(()));
         assert_eq!(told(Bytes::new(), 2), Ok(()));
-        disk.flush_names().await.unwrap();
-        assert_eq!(told(Bytes::new(), 1), Ok(()));
-        write(&disk, &file(0), true).await;
-        assert_eq!(told(Bytes::new(), 1), Ok(()));
+        device.set_filter(Some(Arc::new(|_: &env::FileName, _: u64, _: Bytes| None)));
+        store.delete(name(0)).await.unwrap();
+        assert!(told(Bytes::new(), 1).is_err(), "the log does not say so");
+        device.set_filter(None);
+        store.put(shard(1), Priority::Client).await.unwrap();
+        store.delete(name(1)).await.unwrap();
+        assert!(told(Bytes::new(), 1).is_err(), "of another one it does");
     };
     world.run(LIMIT, test).unwrap();
+}
+
+/// A segment may be freed once the durable index has nothing there, or knows it in that incarnation.
+#[test]
+fn freed_segments() {
+    let (world, host) = machine("node/1");
+    let test = async {
+        let store = store(&host).await;
+        store.put(shard(0), Priority::Client).await.unwrap();
+        let file = store.place(name(0)).unwrap().unwrap().file;
+        let mut page = b"CADOLEsg".to_vec();
+        page.resize(64, 0);
+        let header = |incarnation: u64| Bytes::from([&page[..], &incarnation.to_le_bytes()].concat());
+        assert_eq!(nodes::left_by_all(&host, PATH, &file, &header(2)), Ok(()), "nothing of it is durable");
+        drop(store);
+        host.kill(Death::Process);
+        let env = host.boot();
+        let index = env.kvs().open(&index_of(PATH), INDEX_TABLES).await.unwrap();
+        index.flush().await.unwrap();
+        assert!(nodes::left_by_all(&host, PATH, &file, &header(2)).is_err());
+        assert_eq!(nodes::left_by_all(&host, PATH, &file, &header(1)), Ok(()));
+        assert_eq!(nodes::left_by_all(&host, PATH, &"seg-00000063".parse().unwrap(), &header(2)), Ok(()));
+        assert_eq!(nodes::left_by_all(&host, PATH, &file, &Bytes::from_static(b"CADOLErc")), Ok(()));
+    };
+    world.run(LIMIT, test).unwrap();
+}
+
+/// Writes a file as superblocks are written, up to the flush of names.
+async fn write(disk: &SimDisk, file: &env::FileName) {
+    let temporary = "superblock.new".parse().unwrap();
+    let made = disk.create(&temporary, ALIGN_BYTES as u64).await.unwrap();
+    let buf = AlignedBuf::zeroed(ALIGN_BYTES);
+    made.write(vec![Write { offset: 0, buf }], Priority::Client).await.unwrap();
+    made.flush().await.unwrap();
+    disk.rename(&temporary, file).await.unwrap();
 }
 
 /// A disk serves when its superblock is durable, and the names that an earlier process left.
@@ -240,20 +291,19 @@ fn disks() {
     let test = async {
         let device = host.disk(PATH).unwrap();
         let disk = host.boot().disks().open(PATH).await.unwrap();
-        let superblock = "superblock".parse().unwrap();
-        write(&disk, &superblock, true).await;
+        write(&disk, &"superblock".parse().unwrap()).await;
         assert!(nodes::disk(&device).is_err());
         disk.flush_names().await.unwrap();
         assert_eq!(nodes::disk(&device), Ok(()));
-        write(&disk, &file(0), true).await;
+        write(&disk, &"seg-00000000".parse().unwrap()).await;
         assert_eq!(nodes::disk(&device), Ok(()));
         host.kill(Death::Process);
         assert!(nodes::disk(&device).is_err());
         let disk = host.boot().disks().open(PATH).await.unwrap();
-        write(&disk, &file(1), true).await;
+        write(&disk, &"seg-00000001".parse().unwrap()).await;
         assert!(nodes::disk(&device).is_err());
         disk.flush_names().await.unwrap();
-        write(&disk, &file(2), true).await;
+        write(&disk, &"seg-00000002".parse().unwrap()).await;
         assert_eq!(nodes::disk(&device), Ok(()));
     };
     world.run(LIMIT, test).unwrap();

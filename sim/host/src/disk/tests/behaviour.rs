@@ -1,7 +1,12 @@
 //! What the disk does when nothing fails.
 
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
 use super::*;
 use crate::host::Death;
+use crate::world::lock;
 
 /// The contract of disks holds for any order of tasks and any latency, and leaves the disk empty.
 #[test]
@@ -139,6 +144,84 @@ fn counters_and_forensics() {
         let refused = [look.remove(&name("a")).await, look.rename(&name("a"), &name("b")).await];
         assert!(refused.into_iter().all(|answer| answer.err().unwrap().kind() == StorageErrorKind::Invalid));
         assert_eq!((world.now(), device.counters()), before);
+    };
+    world.run(LIMIT, test).unwrap();
+}
+
+/// Other things take room that is not there for files then, and nothing else changes.
+#[test]
+fn occupied() {
+    let (world, host, device) = machine(4, Schedule::Fifo);
+    let test = async {
+        let disk = open(&host.boot()).await;
+        device.set_occupied(CAPACITY_BYTES - 2 * PAGE);
+        let space = disk.space().await.unwrap();
+        assert_eq!((space.capacity_bytes, space.available_bytes), (CAPACITY_BYTES, 2 * PAGE));
+        drop(disk.create(&name("a"), 2 * PAGE).await.unwrap());
+        let full = disk.create(&name("b"), PAGE).await.err().unwrap().kind();
+        assert_eq!(full, StorageErrorKind::Full);
+        device.set_occupied(0);
+        drop(disk.create(&name("b"), PAGE).await.unwrap());
+    };
+    world.run(LIMIT, test).unwrap();
+}
+
+/// What flushes have covered can be looked at, is told of page by page, and is what a power loss leaves; what is
+/// done to a copy is done to no other.
+#[test]
+fn durable_images() {
+    let (world, host, device) = machine(5, Schedule::Fifo);
+    let test = async {
+        let disk = open(&host.boot()).await;
+        let file = flushed(&disk, "a", &[1, 1, 1]).await;
+        write(&file, 1, page(2)).await.unwrap();
+        drop(disk.create(&name("b"), PAGE).await.unwrap());
+        let there: Vec<bool> = (0..4).map(|page| device.is_durable_to(&name("a"), page * PAGE)).collect();
+        assert_eq!(there, [true, true, false, false]);
+        assert!(!device.is_durable_to(&name("b"), 0), "its name is not durable");
+        let durable = device.durable();
+        assert_eq!(durable.list().await.unwrap(), [name("a")]);
+        assert_eq!(durable.open(&name("b")).await.err().unwrap().kind(), StorageErrorKind::NotFound);
+        let seen = durable.open(&name("a")).await.unwrap();
+        assert_eq!([read(&seen, 0).await.unwrap()[0], read(&seen, 1).await.unwrap()[0]], [1, 1]);
+        let copy = device.copy();
+        assert!(copy.damage(&name("a"), Damage::Zero { offset: 0, bytes: PAGE }));
+        let seen = copy.forensic().open(&name("a")).await.unwrap();
+        assert_eq!([read(&seen, 0).await.unwrap()[0], read(&seen, 1).await.unwrap()[0]], [0, 2]);
+        assert_eq!(read(&file, 0).await.unwrap()[0], 1);
+        file.flush().await.unwrap();
+        assert!(device.is_durable_to(&name("a"), 3 * PAGE));
+    };
+    world.run(LIMIT, test).unwrap();
+}
+
+/// A witness sees each transfer that is asked for; a filter changes it on its way, or has it vanish.
+#[test]
+fn transfers_pass_a_filter() {
+    let (world, host, device) = machine(6, Schedule::Fifo);
+    let test = async {
+        let disk = open(&host.boot()).await;
+        let seen: Arc<Mutex<Vec<(u64, u8)>>> = Arc::default();
+        let into = seen.clone();
+        device.set_witness(Arc::new(move |file: &FileName, offset: u64, page: &Bytes| {
+            assert_eq!(*file, name("a"));
+            lock(&into).push((offset, page[0]));
+        }));
+        device.set_filter(Some(Arc::new(|_: &FileName, _: u64, page: Bytes| match page[0] {
+            2 => None,
+            3 => Some(vec![4; page.len()].into()),
+            _ => Some(page),
+        })));
+        let file = flushed(&disk, "a", &[1, 2, 3]).await;
+        let mut there = Vec::new();
+        for at in 0..3 {
+            there.push(read(&file, at).await.unwrap()[0]);
+        }
+        assert_eq!(there, [1, 0, 4]);
+        assert_eq!(*lock(&seen), [(0, 1), (PAGE, 2), (2 * PAGE, 3)]);
+        device.set_filter(None);
+        write(&file, 1, page(2)).await.unwrap();
+        assert_eq!(read(&file, 1).await.unwrap()[0], 2);
     };
     world.run(LIMIT, test).unwrap();
 }

@@ -337,3 +337,40 @@ fn names_on_their_way() {
     };
     world.run(LIMIT, test).unwrap();
 }
+
+/// What is done to a copy of a store is done to no other, and a copy of the durable part has nothing else.
+#[test]
+fn scratch_copies() {
+    let host = host(9);
+    let world = host.world().clone();
+    let test = async {
+        let kv = host.boot().kvs().open("a", &[ONE]).await.unwrap();
+        put(&kv, "1");
+        kv.flush().await.unwrap();
+        put(&kv, "2");
+        let device = host.kvs();
+        let (now, durable) =
+            (device.forensic("a").unwrap().scratch(), device.durable("a").unwrap().scratch());
+        now.write(batch("3")).unwrap();
+        assert_eq!((keys(&now), keys(&durable), keys(&kv)), ("1 2 3".into(), "1".into(), "1 2".into()));
+    };
+    world.run(LIMIT, test).unwrap();
+}
+
+/// A store can be taken away while no process has it open.
+#[test]
+fn stores_are_removed_at_rest() {
+    let host = host(10);
+    let world = host.world().clone();
+    let test = async {
+        let kv = host.boot().kvs().open("a", &[ONE]).await.unwrap();
+        put(&kv, "1");
+        assert!(!host.kvs().remove_at_rest("a"), "it is open");
+        host.kill(Death::Process);
+        assert!(host.kvs().remove_at_rest("a"));
+        assert!(!host.kvs().remove_at_rest("a"));
+        let kv = host.boot().kvs().open("a", &[ONE]).await.unwrap();
+        assert_eq!(keys(&kv), "");
+    };
+    world.run(LIMIT, test).unwrap();
+}

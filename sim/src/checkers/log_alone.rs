@@ -1,0 +1,77 @@
+//! The index of a disk is a copy of what its log says: a node that has lost it finds the same shards.
+//!
+//! Both are compared as they are at one moment: the index brought up to date from the log's end, and one made anew
+//! from all segments. Disks that faults have damaged are passed over: what is lost with the index there is for the
+//! atlas to count.
+
+use std::collections::BTreeMap;
+
+use node::store::survey::RecordPlace;
+use proto::ShardName;
+
+use crate::cluster::{Cluster, NodeHost};
+use crate::oracle::{self, Disks, Surveyed};
+use crate::process::lock;
+use crate::verdict::Kind;
+
+/// See [`super::TABLE`].
+pub(super) const NAME: &str = "log alone";
+
+/// Shards that a report names.
+const NAMED: usize = 3;
+
+/// Looks at the disk whose turn it is.
+pub(super) fn check_one(cluster: &Cluster, disks: &Disks, turn: usize) {
+    let at = turn.checked_rem(disks.by_uuid.len());
+    if let Some(disk) = at.and_then(|at| disks.by_uuid.values().nth(at)) {
+        check(cluster, disk);
+    }
+}
+
+/// Looks at all disks.
+pub(super) fn check_all(cluster: &Cluster, disks: &Disks) {
+    disks.by_uuid.values().for_each(|disk| check(cluster, disk));
+}
+
+fn check(cluster: &Cluster, disk: &Surveyed) {
+    let nodes = cluster.nodes();
+    let Some(node) = nodes.iter().find(|node| node.id == disk.node) else { return };
+    if is_damaged(cluster, node, disk) {
+        return;
+    }
+    let Some(found) = oracle::without_index(node, &disk.path) else {
+        let text = format!("node {} {} cannot be read without its index", disk.node, disk.path);
+        return cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
+    };
+    if found != disk.places {
+        let text = format!(
+            "node {} {}: {}; {}",
+            disk.node,
+            disk.path,
+            told("the log alone does not give", &difference(&disk.places, &found)),
+            told("the index does not give", &difference(&found, &disk.places)),
+        );
+        cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
+    }
+}
+
+fn is_damaged(cluster: &Cluster, node: &NodeHost, disk: &Surveyed) -> bool {
+    let scars = lock(&cluster.scars);
+    let uuid = disk.survey.superblock.uuid;
+    let is_hit = scars.damaged.iter().chain(scars.endangered.keys()).any(|(hit, _)| *hit == uuid);
+    is_hit || scars.logs.contains(&(node.process.host().id(), disk.path.clone()))
+}
+
+type Found = BTreeMap<ShardName, RecordPlace>;
+
+/// What `one` has and `other` has not, or elsewhere.
+fn difference<'a>(one: &'a Found, other: &Found) -> Vec<(&'a ShardName, &'a RecordPlace)> {
+    one.iter().filter(|(name, place)| other.get(name) != Some(place)).collect()
+}
+
+fn told(what: &str, shards: &[(&ShardName, &RecordPlace)]) -> String {
+    let named = shards.iter().take(NAMED);
+    let named: Vec<String> =
+        named.map(|(name, at)| format!("{name} in {} at {}", at.file, at.offset)).collect();
+    format!("{what} {} shards ({})", shards.len(), named.join(", "))
+}
