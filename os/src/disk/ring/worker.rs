@@ -24,6 +24,11 @@ use crate::fatal;
 const FLUSHES_MAX: usize = 16;
 /// Files that are registered with the ring; others are used by their descriptor.
 const FILES_MAX: u32 = 256;
+/// What goes to the disk at once of a transfer that must not be in the way of a more urgent one: a client waits behind a
+/// few of them. The rest of the time whole transfers go, which disks that seek need.
+const PIECE_BYTES: u32 = 128 << 10;
+/// The kernel takes no more at a time.
+const WHOLE_BYTES: u32 = 1 << 30;
 /// How often the thread looks whether the disk still answers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -214,8 +219,9 @@ impl Worker {
 
     /// Puts into the ring what has a place at the disk.
     fn submit(&mut self) {
-        while let Some((key, index)) = self.shares.next() {
-            self.submit_transfer(key, index);
+        let now = Instant::now();
+        while let Some((key, index)) = self.shares.next(now) {
+            self.submit_transfer(key, index, now);
         }
         let ready: Vec<u64> = self
             .flushing
@@ -229,7 +235,7 @@ impl Worker {
         }
     }
 
-    fn submit_transfer(&mut self, key: usize, index: usize) {
+    fn submit_transfer(&mut self, key: usize, index: usize, now: Instant) {
         let Some(work) = self.works.get_mut(key) else { return };
         let file = work.file.clone();
         let is_wanted = work.reply.as_ref().is_some_and(|reply| !reply.is_closed());
@@ -242,8 +248,8 @@ impl Worker {
         if !is_wanted {
             return self.ended(key, index, Err(Trouble::Ended));
         }
-        // The kernel takes no more at a time, and says so by a short transfer.
-        let bytes = u32::try_from(rest.len()).unwrap_or(1 << 30);
+        let piece = if self.shares.is_beside(work.priority, now) { PIECE_BYTES } else { WHOLE_BYTES };
+        let bytes = u32::try_from(rest.len()).unwrap_or(piece).min(piece);
         let start = rest.as_mut_ptr();
         let entry = match (way, self.target(&file)) {
             (Way::FromDisk, Target::Slot(slot)) => opcode::Read::new(slot, start, bytes).offset(at).build(),
@@ -356,10 +362,11 @@ impl Worker {
 
     /// A call for a transfer has ended.
     fn called(&mut self, key: usize, index: usize, result: Result<usize, Errno>) {
-        let transfer = self.works.get_mut(key).and_then(|work| work.transfers.get_mut(index)?.as_mut());
-        let Some(transfer) = transfer else { return };
+        let Some(work) = self.works.get_mut(key) else { return };
+        let priority = work.priority;
+        let Some(transfer) = work.transfers.get_mut(index).and_then(Option::as_mut) else { return };
         match transfer.called(result) {
-            Next::Call => self.submit_transfer(key, index),
+            Next::Call => self.shares.piece_left(priority, (key, index), Instant::now()),
             Next::End(result) => self.ended(key, index, result.map_err(Trouble::Errno)),
         }
     }
@@ -368,7 +375,7 @@ impl Worker {
     fn ended(&mut self, key: usize, index: usize, result: Result<(), Trouble>) {
         let Some(work) = self.works.get_mut(key) else { return };
         let Some(transfer) = work.transfers.get_mut(index).and_then(Option::take) else { return };
-        self.shares.left(work.priority);
+        self.shares.left(work.priority, Instant::now());
         work.ended.push((index, transfer, result));
         work.left -= 1;
         if work.left == 0 {
