@@ -1,5 +1,10 @@
 //! Walking along the records of a segment.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+
 use env::{AlignedBuf, DiskFile, Priority, Read, StorageError, StorageErrorKind};
 
 use super::record::{PAGE_BYTES, Place, Realm, Record, RecordProblem, SegmentHeader, SegmentId};
@@ -23,10 +28,21 @@ pub(super) struct Scan<F> {
     incarnation: u64,
     segment_bytes: u64,
     priority: Priority,
-    /// What was read ahead, and from where.
+    /// What was read at once, and from where.
     chunk: Option<(u64, AlignedBuf)>,
     chunk_bytes: u64,
+    /// What comes behind it, on its way while the chunk is looked at. Nobody waits for the lock.
+    ahead: Mutex<Option<Ahead>>,
 }
+
+/// A read that is under way, and from where.
+struct Ahead {
+    offset: u64,
+    read: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
+/// What was read, or why it is damaged; an error when neither can be said.
+type Answer = Result<Result<AlignedBuf, String>, StoreError>;
 
 /// What lies at a place.
 pub(super) enum There {
@@ -46,7 +62,8 @@ impl<F: DiskFile> Scan<F> {
         priority: Priority,
     ) -> Self {
         let chunk_bytes = CHUNK_BYTES;
-        Self { file, realm, segment, incarnation, segment_bytes, priority, chunk: None, chunk_bytes }
+        let ahead = Mutex::new(None);
+        Self { file, realm, segment, incarnation, segment_bytes, priority, chunk: None, chunk_bytes, ahead }
     }
 
     /// The record at this offset.
@@ -128,6 +145,9 @@ impl<F: DiskFile> Scan<F> {
             *start <= offset && offset + PAGE <= start + chunk.len() as u64
         };
         if !self.chunk.as_ref().is_some_and(is_inside) {
+            self.chunk = self.arrived().await?;
+        }
+        if !self.chunk.as_ref().is_some_and(is_inside) {
             let bytes = self.chunk_bytes.min(self.segment_bytes - offset).max(PAGE);
             let mut read = self.read(offset, usize::try_from(bytes).unwrap_or(PAGE_BYTES)).await?;
             if read.is_err() && bytes > PAGE {
@@ -139,11 +159,40 @@ impl<F: DiskFile> Scan<F> {
                 Err(problem) => return Ok(Err(problem)),
             }
         }
+        self.read_ahead().await;
         let page = self.chunk.as_ref().and_then(|(start, chunk)| {
             let at = usize::try_from(offset - start).ok()?;
             chunk.as_slice().get(at..at + PAGE_BYTES)
         });
         Ok(page.ok_or_else(|| "the file ends early".to_owned()))
+    }
+
+    /// What was on its way; nothing when it cannot be read as a whole.
+    async fn arrived(&mut self) -> Result<Option<(u64, AlignedBuf)>, StoreError> {
+        let ahead = self.ahead.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Ahead { offset, read }) = ahead else { return Ok(None) };
+        Ok(read.await?.ok().map(|chunk| (offset, chunk)))
+    }
+
+    /// Has the disk read what comes behind the chunk, where records are small.
+    async fn read_ahead(&mut self) {
+        let ahead = self.ahead.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some((start, chunk)) = &self.chunk else { return };
+        let offset = start + chunk.len() as u64;
+        if ahead.is_some() || chunk.len() as u64 != CHUNK_BYTES || self.chunk_bytes != CHUNK_BYTES {
+            return;
+        }
+        let bytes = CHUNK_BYTES.min(self.segment_bytes.saturating_sub(offset));
+        let (file, priority) = (self.file.clone(), self.priority);
+        let Ok(bytes) = usize::try_from(bytes) else { return };
+        if bytes == 0 {
+            return;
+        }
+        let mut read: Pin<Box<dyn Future<Output = Answer> + Send>> =
+            Box::pin(async move { read_surely(&file, offset, bytes, priority).await });
+        // It begins with the first poll; should it have ended with it, it would only be begun anew.
+        let begun = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+        *ahead = begun.is_pending().then_some(Ahead { offset, read });
     }
 
     async fn read(&self, offset: u64, bytes: usize) -> Result<Result<AlignedBuf, String>, StoreError> {
