@@ -244,8 +244,8 @@ impl Cluster {
     /// Puts an empty disk into a machine, with as much room as the plan gives it.
     pub(crate) fn insert_disk(&self, host: &Host, path: &str, capacity_bytes: u64) {
         let device = host.insert_disk(path, capacity_bytes);
-        if let Some(room) = self.plan.room_bytes.filter(|_| !self.nemesis.is_calm()) {
-            device.set_occupied(capacity_bytes.saturating_sub(room));
+        if let Some(room) = self.plan.room.filter(|_| !self.nemesis.is_calm()) {
+            device.set_occupied(capacity_bytes.saturating_sub(room.of(capacity_bytes)));
         }
     }
 

@@ -41,8 +41,26 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// Latency of disks all along, at most.
     pub disk_us_max: u64,
+    /// What the smallest disks could hold.
+    pub disk_bytes_min: u64,
     /// Room that each disk has until the faults end, whatever it could hold; none for all of it.
-    pub room_bytes: Option<u64>,
+    pub room: Option<RoomPlan>,
+}
+
+/// The room of a disk: whichever is more.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RoomPlan {
+    /// In segments of its log.
+    pub segments: u64,
+    /// In bytes.
+    pub bytes: u64,
+}
+
+impl RoomPlan {
+    /// Of a disk that could hold so many bytes.
+    pub fn of(self, capacity_bytes: u64) -> u64 {
+        self.bytes.max(self.segments.saturating_mul(segment_bytes(capacity_bytes))).min(capacity_bytes)
+    }
 }
 
 /// A storage node.
@@ -147,9 +165,15 @@ impl Plan {
     pub fn draw(seed: u64, beyond: bool) -> Self {
         let root = Stream::new(seed).fork("plan");
         let profile = ProfilePlan::draw(&root.fork("profile"));
-        let racks = draw_racks(&root.fork("racks"), &profile);
-        let load = Load::draw(&root.fork("load"));
-        let room_bytes = draw_room(&root.fork("room"), &racks, &profile, &load);
+        let room = root.fork("room");
+        let shards = SHARDS_A_DISK_MIN[room.index(SHARDS_A_DISK_MIN.len())];
+        let disk_bytes_min = u64::from(profile.shard_bytes) * shards;
+        let racks = draw_racks(&root.fork("racks"), &profile, disk_bytes_min);
+        let mut load = Load::draw(&root.fork("load"));
+        if room.chance(BULKY_PPM) {
+            load.size_max = load.size_max.max(BULKY_BYTES);
+        }
+        let room_plan = draw_room(&room, &racks, &profile, &load);
         let stream = root.fork("rest");
         let schedule = match stream.below(4) {
             0 => Schedule::Fifo,
@@ -169,7 +193,8 @@ impl Plan {
             faults: draw_faults(&root.fork("faults")),
             network: NetworkPlan::draw(&root.fork("network")),
             disk_us_max: stream.skewed(10, 20_000),
-            room_bytes,
+            disk_bytes_min,
+            room: room_plan,
         }
     }
 
@@ -204,7 +229,8 @@ impl Plan {
             faults: BTreeMap::new(),
             network: NetworkPlan { latency_us: (100, 300), spike_ppm: 0, spike_us_max: 0, reset_ppm: 0 },
             disk_us_max: 1_000,
-            room_bytes: None,
+            disk_bytes_min: 128 << 20,
+            room: None,
             tunables: Tunables {
                 raft_heartbeat: Duration::from_millis(150),
                 election_min: Duration::from_millis(600),
@@ -249,13 +275,17 @@ impl ProfilePlan {
     }
 }
 
+/// How often there are objects in any case that take whole stripes, so that logs wrap around; in a million.
+const BULKY_PPM: u32 = 400_000;
+/// How large some of them are at least.
+const BULKY_BYTES: u64 = 500_000;
 /// The mean size of an object is this part of the largest, about.
 const OF_LARGEST: u64 = 10;
 /// Nodes of a rack.
 const NODES_MAX: u64 = 4;
 
 /// Racks, nodes and disks in which the profile finds its places, with a little more or a lot.
-fn draw_racks(stream: &Stream, profile: &ProfilePlan) -> Vec<Vec<NodePlan>> {
+fn draw_racks(stream: &Stream, profile: &ProfilePlan, disk_bytes_min: u64) -> Vec<Vec<NodePlan>> {
     let (slots, m) = (u64::from(profile.k + profile.m), u64::from(profile.m));
     let domains = slots.div_ceil(m).max(2);
     let (racks, nodes_min) = match profile.domain {
@@ -269,37 +299,40 @@ fn draw_racks(stream: &Stream, profile: &ProfilePlan) -> Vec<Vec<NodePlan>> {
         let nodes = (nodes_min + stream.below(2)).min(NODES_MAX);
         // Enough disks for all slots even if no other rack has more nodes than it must.
         let disks_min = slots.div_ceil(racks * nodes_min) + u64::from(profile.domain == "disk");
-        (0..nodes).map(|_| NodePlan::draw(stream, disks_min, profile)).collect()
+        (0..nodes).map(|_| NodePlan::draw(stream, disks_min, disk_bytes_min)).collect()
     };
     (0..racks).map(rack).collect()
 }
 
 impl NodePlan {
     /// A node with at least `disks_min` disks of uneven sizes, small ones: what is deleted has to make room.
-    pub fn draw(stream: &Stream, disks_min: u64, profile: &ProfilePlan) -> Self {
+    pub fn draw(stream: &Stream, disks_min: u64, disk_bytes_min: u64) -> Self {
         let disks = disks_min.max(1) + stream.below(2);
-        let least = u64::from(profile.shard_bytes) * SHARDS_A_DISK_MIN[stream.index(SHARDS_A_DISK_MIN.len())];
-        let size = |_| least + stream.below(3) * (least / 2);
+        let size = |_| disk_bytes_min + stream.below(3) * (disk_bytes_min / 2);
         Self { disks: (0..disks).map(size).collect() }
     }
 }
 
-/// Full shards that a disk could hold, so that one fits a segment of it, or some do.
-const SHARDS_A_DISK_MIN: [u64; 2] = [128, 256];
+/// Full shards that the smallest disk could hold, so that one fits a segment of it, or some do.
+const SHARDS_A_DISK_MIN: [u64; 3] = [128, 128, 256];
 /// Segments that a disk has room for at least; three of them are never given to shards.
 const SEGMENTS_MIN: (u64, u64) = (5, 9);
 
 /// Little room, so that logs are compacted often and disks get full, and sometimes plenty of it.
-fn draw_room(stream: &Stream, racks: &[Vec<NodePlan>], profile: &ProfilePlan, load: &Load) -> Option<u64> {
-    let disks: Vec<u64> = racks.iter().flatten().flat_map(|node| node.disks.iter().copied()).collect();
-    let segment_bytes = disks.iter().map(|bytes| segment_bytes(*bytes)).max()?;
+fn draw_room(
+    stream: &Stream,
+    racks: &[Vec<NodePlan>],
+    profile: &ProfilePlan,
+    load: &Load,
+) -> Option<RoomPlan> {
+    let disks: usize = racks.iter().flatten().map(|node| node.disks.len()).sum();
     let (slots, k) = (u64::from(profile.k + profile.m), u64::from(profile.k).max(1));
     // Most objects are much smaller than the largest.
     let live_bytes = load.keys.saturating_mul(load.size_max) / OF_LARGEST * slots / k;
-    let share = live_bytes / u64::try_from(disks.len()).unwrap_or(1).max(1);
+    let share = live_bytes / u64::try_from(disks).unwrap_or(1).max(1);
     let times = [None, Some(1), Some(1), Some(2)][stream.index(4)]?;
-    let least = stream.between(SEGMENTS_MIN.0, SEGMENTS_MIN.1);
-    Some((share * times).next_multiple_of(segment_bytes).max(least * segment_bytes))
+    let segments = stream.between(SEGMENTS_MIN.0, SEGMENTS_MIN.1);
+    Some(RoomPlan { segments, bytes: share * times })
 }
 
 impl Tunables {

@@ -84,7 +84,7 @@ pub(super) fn log(strike: &Strike<'_>) -> Outcome {
     for _ in 0..ATTEMPTS {
         let Some(disk) = strike.pick(&view.all_disks()) else { break };
         let Some((file, page)) = page_of_log(strike, &view, disk) else { continue };
-        let damage = draw_in_page(strike, page);
+        let damage = draw_in_page(strike, page, page_of_log(strike, &view, disk));
         let tell = || {
             strike.hits(None, || format!("at rest: {file} on disk {disk}: {damage:?}"));
         };
@@ -135,8 +135,12 @@ fn read_page(device: &DiskDevice, file: &FileName, offset: u64) -> Option<Aligne
     })?
 }
 
-fn draw_in_page(strike: &Strike<'_>, page: u64) -> Damage {
+/// Some damage of the page, or another one in its place.
+fn draw_in_page(strike: &Strike<'_>, page: u64, other: Option<(FileName, u64)>) -> Damage {
     let draws = &strike.draws;
+    if let Some((from, from_offset)) = other.filter(|_| draws.chance(200_000)) {
+        return Damage::Misdirected { offset: page, bytes: HEADER_BYTES as u64, from, from_offset };
+    }
     let within = draws.skewed(0, HEADER_BYTES as u64 - 1);
     let (offset, bytes) = (page + within, draws.skewed(1, HEADER_BYTES as u64 - within));
     match draws.below(4) {

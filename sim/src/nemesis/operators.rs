@@ -74,7 +74,7 @@ pub(super) fn add_node(strike: &Strike<'_>) -> Outcome {
     let mut racks = victims::racks(cluster);
     racks.push(racks.last().map_or(1, |last| last + 1));
     let Some(rack) = strike.pick(&racks) else { return Outcome::Nobody };
-    let plan = NodePlan::draw(&strike.draws, 1, &cluster.plan.profile);
+    let plan = NodePlan::draw(&strike.draws, 1, cluster.plan.disk_bytes_min);
     let outcome = strike.hits(None, || format!("a node in rack {rack}: {plan:?}"));
     cluster.add_node(rack, &plan);
     ailments::weather(cluster);
