@@ -1,0 +1,182 @@
+//! The log of a disk, on a real file system, whose process is killed while it writes and deletes.
+
+// A panic is how a test fails; real processes, files and clocks are what is tested here.
+#![allow(clippy::expect_used, clippy::panic, clippy::disallowed_methods, clippy::disallowed_types)]
+// The child tells its parent.
+#![allow(clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use env::{Disk, Disks, Kvs, Priority};
+use node::store::{INDEX_TABLES, NewShard, Presence, ShardStore, survey};
+use node::superblock::{self, Found, Superblock};
+use os::disk::{EngineChoice, OsDisk, OsDisks};
+use os::kv::{OsKv, OsKvs};
+use proto::{
+    ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag, Timestamp,
+};
+
+const CLUSTER: ClusterId = ClusterId(1);
+/// Says where the child's disk is, and with which number it begins.
+const CHILD: &str = "CADOLE_TEST_DISK_LOG";
+const ROUNDS: u64 = 12;
+const WRITERS: u64 = 16;
+/// A writer's shards are deleted again so many puts later, so that segments are compacted.
+const LIVE: u64 = 40;
+
+type Store = ShardStore<OsDisk, OsKv>;
+
+/// What the parent knows of a shard.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    Put,
+    /// The deletion was asked for.
+    Leaving,
+    Deleted,
+}
+
+fn name(number: u64) -> ShardName {
+    let (group, stripe) = (GroupId(u32::try_from(number % 3).expect("small")), StripeIndex(0));
+    ShardName { group, extent: ExtentId(u128::from(number)), stripe, slot: SlotIndex(2) }
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    let bytes = [64, 4096, 20_032, 70_016, 300_032][usize::try_from(number % 5).expect("small")];
+    (0..bytes).map(|at: u64| u8::try_from((number * 37 + at * 11) % 251).expect("a byte")).collect()
+}
+
+async fn open(dir: &Path) -> (Store, tokio::task::JoinHandle<()>) {
+    let path = dir.join("disk");
+    std::fs::create_dir_all(&path).expect("a directory");
+    let disk = OsDisks::new(EngineChoice::Best).open(path.to_str().expect("text")).await.expect("a disk");
+    let superblock = match superblock::inspect(&disk, CLUSTER).await.expect("a superblock") {
+        Found::Ours(superblock) => superblock,
+        Found::Fresh => {
+            let (uuid, created, segment_bytes) = (DiskUuid(2), Timestamp::ZERO, 1 << 20);
+            let superblock = Superblock { cluster: CLUSTER, uuid, created, salt: 3, segment_bytes };
+            superblock::format(&disk, &superblock).await.expect("formatted");
+            superblock
+        }
+    };
+    let index = OsKvs::new(Some(dir.join("data"))).open("index-d", INDEX_TABLES).await.expect("an index");
+    let (store, writer) = ShardStore::open(disk, index, superblock, Some(4 << 30)).await.expect("a store");
+    (store, tokio::spawn(writer))
+}
+
+/// Not a test: the process that is killed. Each line is told when what it says is so.
+#[tokio::test(flavor = "multi_thread")]
+async fn child() {
+    let Ok(told) = std::env::var(CHILD) else { return };
+    let (first, dir) = told.split_once(' ').expect("a number and a directory");
+    let (store, _writer) = open(Path::new(dir)).await;
+    let next = Arc::new(AtomicU64::new(first.parse().expect("a number")));
+    let writers = (0..WRITERS).map(|_| {
+        let (store, next) = (store.clone(), next.clone());
+        async move {
+            let mut mine = std::collections::VecDeque::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let bytes = payload(number);
+                let mut shard = NewShard::new(name(number), Epoch(1), TenantTag(1), bytes.len()).expect("room");
+                shard.push(&bytes).expect("fits");
+                store.put(shard.seal().expect("whole"), Priority::Client).await.expect("put");
+                tell('+', number);
+                mine.push_back(number);
+                if mine.len() as u64 > LIVE
+                    && let Some(old) = mine.pop_front()
+                {
+                    tell('?', old);
+                    store.delete(name(old)).await.expect("deleted");
+                    tell('-', old);
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(writers.map(tokio::spawn)).await;
+}
+
+/// A line in one write: what was acknowledged must not be lost in a buffer.
+fn tell(what: char, number: u64) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{what}{number}\n").as_bytes()).expect("told");
+    out.flush().expect("told");
+}
+
+/// Whatever the moment at which the process is killed: what was acknowledged is there byte for byte, what was deleted is
+/// not, both by the index and by the log alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_kill_9() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+    let mut known: BTreeMap<u64, Known> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let first = round * 10_000_000;
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "child", "--nocapture", "--test-threads", "1"])
+            .env(CHILD, format!("{first} {}", dir.path().display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the child starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let told = std::thread::spawn(move || {
+            let parse = |line: String| {
+                let mut chars = line.chars();
+                let what = chars.next().filter(|what| "+?-".contains(*what))?;
+                Some((what, chars.as_str().parse::<u64>().ok()?))
+            };
+            lines.map_while(Result::ok).filter_map(parse).collect::<Vec<_>>()
+        });
+        tokio::time::sleep(Duration::from_millis(700 + round * 137 % 600)).await;
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        let told = told.join().expect("read");
+        assert!(told.len() > 20, "round {round}: the child did hardly anything: {told:?}");
+        for (what, number) in &told {
+            let now = match what {
+                '+' => Known::Put,
+                '?' => Known::Leaving,
+                _ => Known::Deleted,
+            };
+            known.insert(*number, now);
+        }
+        // What was left over of earlier rounds stays; the next children use other names.
+        check(dir.path(), &known).await;
+        let puts = told.iter().filter(|(what, _)| *what == '+').count();
+        eprintln!("round {round}: {puts} puts, {} deletions, killed", told.len() - puts);
+    }
+}
+
+async fn check(dir: &Path, known: &BTreeMap<u64, Known>) {
+    let (store, writer) = open(dir).await;
+    assert_eq!(store.report().await.damaged_blocks, 0, "nothing is damaged by a kill");
+    for (number, known) in known {
+        let read = store.read(name(*number), 0, 0, Priority::Client).await;
+        match known {
+            Known::Put => assert!(read.expect("acknowledged").bytes == payload(*number), "shard {number}"),
+            Known::Deleted => assert!(read.is_err(), "shard {number} is back"),
+            Known::Leaving => {}
+        }
+    }
+    let used = store.used_bytes();
+    drop(store);
+    writer.await.expect("the writer ends");
+    // The log alone.
+    let disk = OsDisks::new(EngineChoice::Best).open(dir.join("disk").to_str().expect("text")).await;
+    let disk = disk.expect("nobody has it any more");
+    assert!(disk.space().await.is_ok());
+    let evidence = survey::open(disk).await.expect("a log");
+    for (number, known) in known {
+        let there = evidence.check(name(*number), Priority::Scrub).await.expect("readable");
+        match known {
+            Known::Put => assert!(matches!(there, Presence::Whole(_)), "shard {number}: {there:?}"),
+            Known::Deleted => assert_eq!(there, Presence::Absent, "shard {number}"),
+            Known::Leaving => {}
+        }
+    }
+    assert_eq!(evidence.used_bytes(), used, "the index and the log agree to the byte");
+}
