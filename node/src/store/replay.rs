@@ -159,7 +159,7 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
             && *entry.key() <= self.durable_to
         {
             let (record, file) = entry.remove();
-            if record.previous != self.done.sequence {
+            if record.previous > self.done.sequence {
                 self.damaged(&record, "records before it are damaged");
             }
             self.take(record, &file).await?;
@@ -229,7 +229,8 @@ impl<D: Disk, K: Kv> Replay<'_, '_, D, K> {
         let mut found = Vec::new();
         let mut last = self.done.sequence;
         while let Some((sequence, (record, file))) = self.waiting.pop_first() {
-            let follows = record.previous == last;
+            // After a rebuild, which this index does not know of, the log goes on behind the last record that was found.
+            let follows = record.previous == last || record.previous <= self.durable_to;
             if !follows || !write_again(self.parts, &record, &file).await? {
                 let (disk, place, cut) = (self.parts.realm.disk, record.place, self.waiting.len() + 1);
                 info!(%disk, %place, sequence, cut, "torn records at the end of the log are left out");
