@@ -23,36 +23,36 @@ const NAMED: usize = 3;
 /// Looks at the disk whose turn it is.
 pub(super) fn check_one(cluster: &Cluster, disks: &Disks, turn: usize) {
     let at = turn.checked_rem(disks.by_uuid.len());
-    if let Some(disk) = at.and_then(|at| disks.by_uuid.values().nth(at)) {
-        check(cluster, disk);
-    }
+    let disk = at.and_then(|at| disks.by_uuid.values().nth(at));
+    report(cluster, disk.map_or(Ok(()), |disk| check(cluster, disk)));
 }
 
 /// Looks at all disks.
 pub(super) fn check_all(cluster: &Cluster, disks: &Disks) {
-    disks.by_uuid.values().for_each(|disk| check(cluster, disk));
+    report(cluster, disks.by_uuid.values().try_for_each(|disk| check(cluster, disk)));
 }
 
-fn check(cluster: &Cluster, disk: &Surveyed) {
-    let nodes = cluster.nodes();
-    let Some(node) = nodes.iter().find(|node| node.id == disk.node) else { return };
-    if is_damaged(cluster, node, disk) {
-        return;
-    }
-    let Some(found) = oracle::without_index(node, &disk.path) else {
-        let text = format!("node {} {} cannot be read without its index", disk.node, disk.path);
-        return cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
-    };
-    if found != disk.places {
-        let text = format!(
-            "node {} {}: {}; {}",
-            disk.node,
-            disk.path,
-            told("the log alone does not give", &difference(&disk.places, &found)),
-            told("the index does not give", &difference(&found, &disk.places)),
-        );
+fn report(cluster: &Cluster, broken: Result<(), String>) {
+    if let Err(text) = broken {
         cluster.findings.report(&cluster.world, Kind::Correctness, NAME, text);
     }
+}
+
+fn check(cluster: &Cluster, disk: &Surveyed) -> Result<(), String> {
+    let nodes = cluster.nodes();
+    let Some(node) = nodes.iter().find(|node| node.id == disk.node) else { return Ok(()) };
+    if is_damaged(cluster, node, disk) {
+        return Ok(());
+    }
+    let place = format!("node {} {}", disk.node, disk.path);
+    let found = oracle::without_index(node, &disk.path)
+        .ok_or_else(|| format!("{place} cannot be read without its index"))?;
+    if found == disk.places {
+        return Ok(());
+    }
+    let alone = told("the log alone does not give", &difference(&disk.places, &found));
+    let index = told("the index does not give", &difference(&found, &disk.places));
+    Err(format!("{place}: {alone}; {index}"))
 }
 
 fn is_damaged(cluster: &Cluster, node: &NodeHost, disk: &Surveyed) -> bool {

@@ -12,8 +12,9 @@ use node::store::survey::{Evidence, RecordPlace, open, open_with};
 use proto::{DiskUuid, ShardName};
 use simhost::disk::{Damage, ForensicDisk};
 use simhost::kv::ScratchKv;
+use simhost::{DiskDevice, Host};
 
-use super::{Machine, View};
+use super::View;
 use crate::cluster::{Cluster, index_of};
 use crate::logs::quietly;
 use crate::process::lock;
@@ -57,7 +58,7 @@ impl View {
             .collect();
         let device = machine.device.clone();
         let at = (machine.node.process.host().id(), device.path().to_owned());
-        let weighed = quietly(weigh(machine, &whole, file, damage));
+        let weighed = quietly(weigh(machine.node.process.host(), &device, &whole, (file, damage)));
         let Some(harm) = weighed.flatten() else { return Ok(false) };
         self.damage(cluster, disk, &harm.now.union(&harm.later).copied().collect())?;
         tell();
@@ -80,23 +81,27 @@ impl View {
 }
 
 /// What damage of a file would do to the shards of its disk that are `whole` now; none when it would do nothing.
-async fn weigh(machine: &Machine, whole: &Found, file: &FileName, damage: &Damage) -> Option<Harm> {
+async fn weigh(
+    host: &Host,
+    device: &DiskDevice,
+    whole: &Found,
+    (file, damage): (&FileName, &Damage),
+) -> Option<Harm> {
     // Whoever reads what is stale at the wrong moment sees what zeros would do.
     let (lasting, is_stale) = match damage {
         Damage::StaleOnce { offset, bytes } => (Damage::Zero { offset: *offset, bytes: *bytes }, true),
         damage => (damage.clone(), false),
     };
-    let copy = machine.device.copy();
+    let copy = device.copy();
     if !copy.damage(file, lasting) {
         return None;
     }
-    let kvs = machine.node.process.host().kvs();
-    let index = index_of(machine.device.path());
+    let (kvs, index) = (host.kvs(), index_of(device.path()));
     let mut harm = Harm::default();
     let alone = || None::<ScratchKv>;
-    harm.compare(&found(machine.device.forensic(), alone()).await, &found(copy.forensic(), alone()).await);
+    harm.compare(&found(device.forensic(), alone()).await, &found(copy.forensic(), alone()).await);
     if let Some(durable) = kvs.durable(&index) {
-        let before = found(machine.device.durable(), Some(durable.scratch())).await;
+        let before = found(device.durable(), Some(durable.scratch())).await;
         harm.compare(&before, &found(copy.durable(), Some(durable.scratch())).await);
     }
     let still = match kvs.forensic(&index) {
@@ -163,3 +168,6 @@ async fn found<K: Kv>(disk: ForensicDisk, index: Option<K>) -> Found {
     };
     listed.unwrap_or_default().into_iter().map(|(stat, place)| (stat.name, place)).collect()
 }
+
+#[cfg(test)]
+mod tests;
