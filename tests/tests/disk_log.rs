@@ -83,7 +83,8 @@ async fn child() {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let bytes = payload(number);
-                let mut shard = NewShard::new(name(number), Epoch(1), TenantTag(1), bytes.len()).expect("room");
+                let mut shard =
+                    NewShard::new(name(number), Epoch(1), TenantTag(1), bytes.len()).expect("room");
                 shard.push(&bytes).expect("fits");
                 store.put(shard.seal().expect("whole"), Priority::Client).await.expect("put");
                 tell('+', number);
