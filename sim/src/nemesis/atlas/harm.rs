@@ -19,6 +19,9 @@ use crate::cluster::{Cluster, index_of};
 use crate::logs::quietly;
 use crate::process::lock;
 
+/// What a segment begins with.
+const HEADER_BYTES: u64 = 4096;
+
 /// What damage would do.
 #[derive(Debug, Default)]
 struct Harm {
@@ -97,7 +100,8 @@ async fn weigh(
         return None;
     }
     let (kvs, index) = (host.kvs(), index_of(device.path()));
-    let mut harm = Harm::default();
+    // A segment without a header counts as it was used last, also when it has been freed since.
+    let mut harm = Harm { forgets: hits_header(file, damage), ..Harm::default() };
     let alone = || None::<ScratchKv>;
     harm.compare(&found(device.forensic(), alone()).await, &found(copy.forensic(), alone()).await);
     if let Some(durable) = kvs.durable(&index) {
@@ -119,6 +123,23 @@ async fn weigh(
     Some(harm)
 }
 
+/// Whether damage lies in the first page of a segment.
+fn hits_header(file: &FileName, damage: &Damage) -> bool {
+    let (start, bytes) = extent(damage);
+    file.as_str().starts_with("seg-") && bytes > 0 && start < HEADER_BYTES
+}
+
+/// Where damage begins, and how many bytes of a file it touches.
+fn extent(damage: &Damage) -> (u64, u64) {
+    match damage {
+        Damage::Flip { offset, .. } => (*offset, 1),
+        Damage::Zero { offset, bytes }
+        | Damage::Unreadable { offset, bytes }
+        | Damage::Misdirected { offset, bytes, .. }
+        | Damage::StaleOnce { offset, bytes } => (*offset, *bytes),
+    }
+}
+
 /// Which of the shards that were whole still are: what was not touched is, if it is found.
 async fn still_whole<K: Kv>(
     evidence: &Evidence<ForensicDisk, K>,
@@ -126,13 +147,7 @@ async fn still_whole<K: Kv>(
     file: &FileName,
     damage: &Damage,
 ) -> BTreeSet<ShardName> {
-    let (start, bytes) = match damage {
-        Damage::Flip { offset, .. } => (*offset, 1),
-        Damage::Zero { offset, bytes }
-        | Damage::Unreadable { offset, bytes }
-        | Damage::Misdirected { offset, bytes, .. }
-        | Damage::StaleOnce { offset, bytes } => (*offset, *bytes),
-    };
+    let (start, bytes) = extent(damage);
     let is_hit = |at: &RecordPlace| {
         at.file == *file && at.offset < start.saturating_add(bytes) && start < at.offset + at.bytes
     };
