@@ -7,6 +7,7 @@
 //! end, and once everything is deleted there has to be room again.
 
 mod acts;
+mod found;
 mod history;
 mod machine;
 mod plants;
@@ -352,75 +353,5 @@ fn short_histories_exhaustively() {
                 }
             }
         }
-    }
-}
-
-/// Histories that once found something, in the worlds in which they did.
-#[test]
-fn histories_that_found_something() {
-    use history::Fate::{Kept, Missing, Older};
-    use history::Operation::Compact;
-    use history::Step::{AtOnce, Close, Dies};
-
-    let put = |name, kind| Operation::Put(Shard { name, kind });
-    let delete = |name| Operation::Delete { name };
-    let churn = |name, kind, times| Step::Churn { shard: Shard { name, kind }, times };
-    let dies = |count, death, index| {
-        Dies(vec![Doom { when: When::Operations { count, after: false }, death, index }])
-    };
-    // An index from before a rebuild took the records behind it for torn ones.
-    let stale = vec![
-        AtOnce(vec![delete(9)]),
-        AtOnce(vec![delete(10)]),
-        AtOnce(vec![delete(11)]),
-        AtOnce(vec![delete(12)]),
-        AtOnce(vec![delete(13)]),
-        AtOnce(vec![put(12, 9)]),
-        AtOnce(vec![put(9, 5)]),
-        AtOnce(vec![put(10, 8)]),
-        AtOnce(vec![put(11, 4)]),
-        AtOnce(vec![put(13, 9)]),
-        AtOnce(vec![delete(11)]),
-        dies(0, Death::Power, Missing),
-        AtOnce(vec![Compact]),
-        AtOnce(vec![delete(9)]),
-        AtOnce(vec![delete(13)]),
-        churn(11, 9, 1),
-        AtOnce(vec![Compact]),
-        Close(Missing),
-        AtOnce(vec![delete(0)]),
-        AtOnce(vec![delete(1)]),
-        AtOnce(vec![delete(2)]),
-        AtOnce(vec![delete(3)]),
-        AtOnce(vec![delete(4)]),
-        AtOnce(vec![put(3, 9)]),
-        AtOnce(vec![put(0, 5)]),
-        AtOnce(vec![put(1, 8)]),
-        AtOnce(vec![put(2, 4)]),
-        AtOnce(vec![put(4, 9)]),
-        AtOnce(vec![delete(2)]),
-        dies(0, Death::Power, Missing),
-        AtOnce(vec![Compact]),
-        AtOnce(vec![delete(0)]),
-        AtOnce(vec![delete(4)]),
-        churn(2, 9, 1),
-        AtOnce(vec![Compact]),
-        Close(Missing),
-        churn(0, 7, 7),
-        AtOnce(vec![put(2, 5), put(0, 0)]),
-        AtOnce(vec![Compact]),
-        dies(0, Death::Process, Kept),
-        dies(97, Death::Process, Kept),
-        churn(4, 5, 10),
-        dies(8, Death::Process, Kept),
-        AtOnce(vec![put(0, 0)]),
-        dies(0, Death::Power, Missing),
-        AtOnce(vec![put(4, 0), put(0, 0)]),
-        AtOnce(vec![put(0, 0)]),
-        Close(Kept),
-        Close(Older(4)),
-    ];
-    for (seed, history) in [(11438415936044809097, stale)] {
-        assert_eq!(run(&history, seed, Watch::Always, None, Story::Untold), Ok(0));
     }
 }
