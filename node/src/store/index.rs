@@ -128,8 +128,27 @@ impl<K: Kv> Index<K> {
                 before.insert(*name, location);
             }
         }
-        let step = lock(&self.memory).plan(&changes, &before, self.segment_bytes)?;
-        let batch = self.batch(&changes, &before, &step)?;
+        self.step(&before, &changes)
+    }
+
+    /// As [`apply`](Self::apply), by the only one who changes the index, who knows `before`: the rows that there are
+    /// of the shards that change.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    pub(crate) fn apply_over(
+        &self,
+        before: &BTreeMap<ShardName, Location>,
+        changes: &Changes,
+    ) -> Result<(), IndexProblem> {
+        let _turn = lock(&self.turn);
+        self.step(before, changes)
+    }
+
+    fn step(&self, before: &BTreeMap<ShardName, Location>, changes: &Changes) -> Result<(), IndexProblem> {
+        let step = lock(&self.memory).plan(changes, before, self.segment_bytes)?;
+        let batch = self.batch(changes, before, &step)?;
         if !batch.is_empty() {
             self.kv.write(batch)?;
             lock(&self.memory).take(step);

@@ -32,6 +32,7 @@ mod recover;
 mod replay;
 mod room;
 mod scan;
+mod seen;
 mod segment;
 mod shard;
 pub mod survey;

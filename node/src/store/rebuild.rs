@@ -10,15 +10,18 @@ use proto::ShardName;
 use tracing::{info, warn};
 
 use super::compact::tombstones;
-use super::index::{Changes, Position, SegmentState};
+use super::index::{Changes, Location, Position, SegmentState};
 use super::record::{Body, Foreign, PAGE_BYTES, Place, Record, RecordProblem, SegmentId};
 use super::recover::{Parts, index_failed};
 use super::replay::{SEQUENCES_UNSEEN, location, newest_within, write_again};
 use super::scan::{Scan, There, newer, read_header};
+use super::seen::Seen;
 use super::writer::Tail;
 use crate::store::StoreError;
 
 const PAGE: u64 = PAGE_BYTES as u64;
+/// Of a record of a shard.
+const SMALLEST_BYTES: u64 = 2 * PAGE;
 /// Records that are applied at once.
 const RECORDS_MAX: usize = 512;
 
@@ -26,6 +29,8 @@ struct Rebuild<'a, 'b, D: Disk, K: Kv> {
     parts: &'a Parts<'b, D, K>,
     /// Incarnations, as the headers say.
     incarnations: BTreeMap<SegmentId, u64>,
+    /// Shards that may have a row; of the others nothing has to be looked up.
+    seen: Seen,
     /// Read, and not known to be durable; by sequence.
     waiting: BTreeMap<u64, (Record, D::File)>,
     /// Deleted under this sequence, or the greatest of several.
@@ -52,9 +57,11 @@ struct Rebuild<'a, 'b, D: Disk, K: Kv> {
 /// `Busy`, `Failed`.
 pub(super) async fn rebuild<D: Disk, K: Kv>(parts: &Parts<'_, D, K>) -> Result<Option<Tail>, StoreError> {
     let done = Position { segment: SegmentId(0), incarnation: 0, end: PAGE, sequence: 0 };
+    let shards_max = parts.there.len() as u64 * (parts.segment_bytes / SMALLEST_BYTES);
     let mut rebuild = Rebuild {
         parts,
         incarnations: BTreeMap::new(),
+        seen: Seen::new(shards_max),
         waiting: BTreeMap::new(),
         dead: BTreeMap::new(),
         after_gaps: BTreeSet::new(),
@@ -164,8 +171,7 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
 
     /// Records go into the index, in the order of their sequences.
     async fn take(&mut self, records: Vec<(Record, D::File)>) -> Result<(), StoreError> {
-        let mut changes = Changes::new();
-        let mut newest: BTreeMap<ShardName, u64> = BTreeMap::new();
+        let (mut changes, mut before) = (Changes::new(), BTreeMap::new());
         for (record, file) in records {
             if self.after_gaps.remove(&record.sequence) {
                 self.damaged_records += 1;
@@ -179,10 +185,14 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
                     {
                         self.leaving.insert(from, of);
                     }
-                    let there = self.parts.index.get(&meta.name).map_err(|error| index_failed(&error))?;
-                    let known = there.map(|there| there.sequence).max(newest.get(&meta.name).copied());
-                    if known.is_none_or(|known| known < record.sequence) {
-                        newest.insert(meta.name, record.sequence);
+                    if self.seen.insert(&meta.name)
+                        && changes.location(&meta.name).is_none()
+                        && let Some(there) = self.get(&meta.name)?
+                    {
+                        before.insert(meta.name, there);
+                    }
+                    let known = changes.location(&meta.name).or(before.get(&meta.name));
+                    if known.is_none_or(|known| known.sequence < record.sequence) {
                         changes.put(meta.name, location(&record, meta));
                     }
                 }
@@ -203,7 +213,11 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
             self.counting.insert(record.place.segment);
             self.note_end(&record);
         }
-        self.parts.apply(changes)
+        self.parts.index.apply_over(&before, &changes).map_err(|error| index_failed(&error))
+    }
+
+    fn get(&self, name: &ShardName) -> Result<Option<Location>, StoreError> {
+        self.parts.index.get(name).map_err(|error| index_failed(&error))
     }
 
     fn note_end(&mut self, record: &Record) {
@@ -269,8 +283,7 @@ impl<D: Disk, K: Kv> Rebuild<'_, '_, D, K> {
     fn bury(&mut self) -> Result<(), StoreError> {
         let mut changes = Changes::new();
         for (name, sequence) in std::mem::take(&mut self.dead) {
-            let there = self.parts.index.get(&name).map_err(|error| index_failed(&error))?;
-            if there.is_some_and(|there| there.born < sequence) {
+            if self.get(&name)?.is_some_and(|there| there.born < sequence) {
                 changes.remove(name);
             }
             if changes.len() >= RECORDS_MAX {

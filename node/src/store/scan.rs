@@ -1,5 +1,6 @@
 //! Walking along the records of a segment.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,9 @@ use crate::store::StoreError;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 /// Read at once where records are small.
-const CHUNK_BYTES: u64 = 256 << 10;
+const CHUNK_BYTES: u64 = 512 << 10;
+/// Chunks that are on their way while one is looked at.
+const CHUNKS_AHEAD: usize = 3;
 /// Records of this size are hopped over.
 const LARGE_BYTES: u64 = 64 << 10;
 /// Reads of the same bytes, until they count as damaged.
@@ -32,12 +35,13 @@ pub(super) struct Scan<F> {
     chunk: Option<(u64, AlignedBuf)>,
     chunk_bytes: u64,
     /// What comes behind it, on its way while the chunk is looked at. Nobody waits for the lock.
-    ahead: Mutex<Option<Ahead>>,
+    ahead: Mutex<VecDeque<Ahead>>,
 }
 
-/// A read that is under way, and from where.
+/// A read that is under way, and of which bytes.
 struct Ahead {
     offset: u64,
+    end: u64,
     read: Pin<Box<dyn Future<Output = Answer> + Send>>,
 }
 
@@ -62,7 +66,7 @@ impl<F: DiskFile> Scan<F> {
         priority: Priority,
     ) -> Self {
         let chunk_bytes = CHUNK_BYTES;
-        let ahead = Mutex::new(None);
+        let ahead = Mutex::new(VecDeque::new());
         Self { file, realm, segment, incarnation, segment_bytes, priority, chunk: None, chunk_bytes, ahead }
     }
 
@@ -145,7 +149,7 @@ impl<F: DiskFile> Scan<F> {
             *start <= offset && offset + PAGE <= start + chunk.len() as u64
         };
         if !self.chunk.as_ref().is_some_and(is_inside) {
-            self.chunk = self.arrived().await?;
+            self.chunk = self.arrived(offset).await?;
         }
         if !self.chunk.as_ref().is_some_and(is_inside) {
             let bytes = self.chunk_bytes.min(self.segment_bytes - offset).max(PAGE);
@@ -167,10 +171,14 @@ impl<F: DiskFile> Scan<F> {
         Ok(page.ok_or_else(|| "the file ends early".to_owned()))
     }
 
-    /// What was on its way; nothing when it cannot be read as a whole.
-    async fn arrived(&mut self) -> Result<Option<(u64, AlignedBuf)>, StoreError> {
-        let ahead = self.ahead.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Ahead { offset, read }) = ahead else { return Ok(None) };
+    /// What was on its way with this page in it; nothing when it cannot be read as a whole.
+    async fn arrived(&mut self, page: u64) -> Result<Option<(u64, AlignedBuf)>, StoreError> {
+        let ahead = self.ahead.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let has_page = |ahead: &Ahead| ahead.offset <= page && page + PAGE <= ahead.end;
+        let Some(Ahead { offset, read, .. }) = ahead.pop_front().filter(has_page) else {
+            ahead.clear();
+            return Ok(None);
+        };
         Ok(read.await?.ok().map(|chunk| (offset, chunk)))
     }
 
@@ -178,21 +186,27 @@ impl<F: DiskFile> Scan<F> {
     async fn read_ahead(&mut self) {
         let ahead = self.ahead.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Some((start, chunk)) = &self.chunk else { return };
-        let offset = start + chunk.len() as u64;
-        if ahead.is_some() || chunk.len() as u64 != CHUNK_BYTES || self.chunk_bytes != CHUNK_BYTES {
+        if chunk.len() as u64 != CHUNK_BYTES || self.chunk_bytes != CHUNK_BYTES {
             return;
         }
-        let bytes = CHUNK_BYTES.min(self.segment_bytes.saturating_sub(offset));
-        let (file, priority) = (self.file.clone(), self.priority);
-        let Ok(bytes) = usize::try_from(bytes) else { return };
-        if bytes == 0 {
-            return;
+        while ahead.len() < CHUNKS_AHEAD {
+            let offset = ahead.back().map_or(start + chunk.len() as u64, |last| last.end);
+            let end = self.segment_bytes.min(offset + CHUNK_BYTES);
+            let Some(bytes) = end.checked_sub(offset).and_then(|bytes| usize::try_from(bytes).ok()) else {
+                return;
+            };
+            if bytes == 0 {
+                return;
+            }
+            let (file, priority) = (self.file.clone(), self.priority);
+            let mut read: Pin<Box<dyn Future<Output = Answer> + Send>> =
+                Box::pin(async move { read_surely(&file, offset, bytes, priority).await });
+            // It begins with the first poll; should it have ended with it, it would only be begun anew.
+            if poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await.is_ready() {
+                return;
+            }
+            ahead.push_back(Ahead { offset, end, read });
         }
-        let mut read: Pin<Box<dyn Future<Output = Answer> + Send>> =
-            Box::pin(async move { read_surely(&file, offset, bytes, priority).await });
-        // It begins with the first poll; should it have ended with it, it would only be begun anew.
-        let begun = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
-        *ahead = begun.is_pending().then_some(Ahead { offset, read });
     }
 
     async fn read(&self, offset: u64, bytes: usize) -> Result<Result<AlignedBuf, String>, StoreError> {

@@ -46,6 +46,11 @@ impl Changes {
         self.position = Some(position);
     }
 
+    /// Where they have the shard lie; none when they say nothing of it, or that it is gone.
+    pub(crate) fn location(&self, name: &ShardName) -> Option<&Location> {
+        self.shards.get(name).and_then(Option::as_ref)
+    }
+
     /// Shards that it tells of.
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
