@@ -14,18 +14,74 @@ pub fn block_checksums(shard: &[u8]) -> Vec<u32> {
 ///
 /// With the first block that is damaged, or when there is not one checksum for each block.
 pub fn verify_blocks(data: &[u8], first_block: u32, checksums: &[u32]) -> Result<(), BlockError> {
-    let blocks = data.len().div_ceil(BLOCK_BYTES);
-    if blocks != checksums.len() {
-        return Err(BlockError::Count { blocks, checksums: checksums.len() });
+    compare(data.chunks(BLOCK_BYTES).map(crc32c::crc32c), first_block, checksums)
+}
+
+fn compare(
+    found: impl ExactSizeIterator<Item = u32>,
+    first_block: u32,
+    expected: &[u32],
+) -> Result<(), BlockError> {
+    if found.len() != expected.len() {
+        return Err(BlockError::Count { blocks: found.len(), checksums: expected.len() });
     }
-    for ((index, block), &expected) in (u64::from(first_block)..).zip(data.chunks(BLOCK_BYTES)).zip(checksums)
-    {
-        let found = crc32c::crc32c(block);
+    for ((index, found), &expected) in (u64::from(first_block)..).zip(found).zip(expected) {
         if found != expected {
             return Err(BlockError::Damaged { index, expected, found });
         }
     }
     Ok(())
+}
+
+/// The checksums of the blocks of a shard whose bytes come piece by piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockChecksums {
+    whole: Vec<u32>,
+    /// Of the block that is not whole yet, and its bytes, fewer than a block has.
+    rest: (Crc32c, usize),
+}
+
+impl BlockChecksums {
+    /// Of no bytes yet, with room for a shard of `shard_bytes` bytes.
+    pub fn with_capacity(shard_bytes: usize) -> Self {
+        Self { whole: Vec::with_capacity(shard_bytes.div_ceil(BLOCK_BYTES)), rest: Default::default() }
+    }
+
+    /// How many bytes are missing until the block is whole; never 0.
+    pub fn missing(&self) -> usize {
+        BLOCK_BYTES - self.rest.1
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (piece, later) = bytes.split_at(self.missing().min(bytes.len()));
+            self.rest.0.update(piece);
+            self.rest.1 += piece.len();
+            bytes = later;
+            if self.rest.1 == BLOCK_BYTES {
+                self.whole.push(std::mem::take(&mut self.rest).0.finish());
+            }
+        }
+    }
+
+    /// The checksums, as [`block_checksums`] of all bytes.
+    pub fn finish(mut self) -> Vec<u32> {
+        if self.rest.1 > 0 {
+            self.whole.push(self.rest.0.finish());
+        }
+        self.whole
+    }
+
+    /// As [`finish`](Self::finish), when these checksums are `expected`.
+    ///
+    /// # Errors
+    ///
+    /// With the first block that differs, or when there is not one checksum for each block.
+    pub fn verify(self, expected: &[u32]) -> Result<Vec<u32>, BlockError> {
+        let found = self.finish();
+        compare(found.iter().copied(), 0, expected).map(|()| found)
+    }
 }
 
 /// Bytes are not those that were written.
@@ -134,6 +190,31 @@ mod tests {
                 }
                 other => prop_assert!(false, "{other:?}"),
             }
+        }
+
+        /// Blocks that come piece by piece have the same checksums, and a wrong one is found.
+        #[test]
+        fn blocks_come_in_pieces(bytes in 0..200_000_usize, pieces in prop::collection::vec(1..70_000_usize, 1..20)) {
+            let data: Vec<u8> = (0..bytes).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
+            let (mut sums, mut rest) = (BlockChecksums::with_capacity(bytes), &data[..]);
+            for piece in pieces.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, later) = rest.split_at(rest.len().min(*piece));
+                sums.update(piece);
+                rest = later;
+            }
+            let mut expected = block_checksums(&data);
+            prop_assert_eq!(sums.clone().verify(&expected), Ok(expected.clone()));
+            if let Some(last) = expected.last_mut() {
+                *last ^= 1;
+                let is_damaged = matches!(sums.clone().verify(&expected), Err(BlockError::Damaged { .. }));
+                prop_assert!(is_damaged);
+            }
+            expected.push(0);
+            let is_longer = matches!(sums.verify(&expected), Err(BlockError::Count { .. }));
+            prop_assert!(is_longer || bytes == 0);
         }
 
         /// Piece by piece gives the same as at once.

@@ -38,7 +38,7 @@ mod geometry;
 mod layout;
 mod mask;
 
-pub use checksum::{BlockError, Crc32c, block_checksums, verify_blocks};
+pub use checksum::{BlockChecksums, BlockError, Crc32c, block_checksums, verify_blocks};
 pub use codec::{Codec, CodecError, EncodedStripe};
 pub use cutter::{CutStripe, Cutter};
 pub use geometry::Geometry;

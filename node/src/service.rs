@@ -77,7 +77,7 @@ impl<E: Env> ShardService<E> {
         while let Some(bytes) = incoming.payload.next().await? {
             shard.push(&bytes)?;
         }
-        let shard = shard.check(call.block_crc32c)?;
+        let shard = shard.check(&call.block_crc32c)?;
         let work = async move {
             let written = store.put(shard, Priority::Client).await;
             drop(spent);

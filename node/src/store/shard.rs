@@ -1,7 +1,7 @@
 //! A shard on its way to the disk, and what was read of one.
 
 use bytes::Bytes;
-use codec::{block_checksums, verify_blocks};
+use codec::BlockChecksums;
 use env::AlignedBuf;
 use proto::limits::{HINT_BYTES_MAX, SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
 use proto::{Epoch, ExtentId, ShardName, SlotIndex, StripeIndex, TenantTag};
@@ -13,7 +13,7 @@ use super::record::{self, PAGE_BYTES as HEADER_BYTES};
 const _: () = assert!(HINT_BYTES_MAX <= record::HINT_BYTES_MAX);
 
 /// A shard that is being received: one aligned buffer with room for the header, so that its bytes
-/// are copied once and written in one transfer.
+/// are copied once and written in one transfer. Checksums are made of what was just copied, while it is in the cache.
 #[derive(Debug)]
 pub struct NewShard {
     name: ShardName,
@@ -22,6 +22,7 @@ pub struct NewShard {
     hint: Bytes,
     buf: AlignedBuf,
     filled: usize,
+    checksums: BlockChecksums,
 }
 
 impl NewShard {
@@ -45,7 +46,8 @@ impl NewShard {
         // The bytes of the shard come by `push`; nobody sees it before all are there.
         let mut buf = AlignedBuf::uncleared(HEADER_BYTES + shard_bytes);
         buf.as_capacity_mut_slice().get_mut(HEADER_BYTES + shard_bytes..).unwrap_or_default().fill(0);
-        Ok(Self { name, epoch, tenant_tag, hint: Bytes::new(), buf, filled: HEADER_BYTES })
+        let checksums = BlockChecksums::with_capacity(shard_bytes);
+        Ok(Self { name, epoch, tenant_tag, hint: Bytes::new(), buf, filled: HEADER_BYTES, checksums })
     }
 
     /// The same shard, with what its writer wants to be kept with it.
@@ -68,10 +70,18 @@ impl NewShard {
     /// `Invalid` when there are more than announced.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let end = self.filled + bytes.len();
-        let Some(place) = self.buf.as_mut_slice().get_mut(self.filled..end) else {
+        let Some(mut place) = self.buf.as_mut_slice().get_mut(self.filled..end) else {
             return Err(StoreError::Invalid(format!("shard {} is longer than announced", self.name)));
         };
-        place.copy_from_slice(bytes);
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let piece = self.checksums.missing().min(bytes.len());
+            let (from, later) = bytes.split_at(piece);
+            let (to, rest) = place.split_at_mut(piece);
+            to.copy_from_slice(from);
+            self.checksums.update(to);
+            (bytes, place) = (later, rest);
+        }
         self.filled = end;
         Ok(())
     }
@@ -81,21 +91,22 @@ impl NewShard {
     /// # Errors
     ///
     /// `Mismatch` when they differ, `Invalid` when bytes are missing.
-    pub fn check(self, block_crcs: Vec<u32>) -> Result<CheckedShard, StoreError> {
+    pub fn check(mut self, block_crcs: &[u32]) -> Result<CheckedShard, StoreError> {
         self.complete()?;
-        verify_blocks(self.payload(), 0, &block_crcs)
+        let block_crcs = std::mem::take(&mut self.checksums)
+            .verify(block_crcs)
             .map_err(|error| StoreError::Mismatch { name: self.name, problem: error.to_string() })?;
         Ok(CheckedShard { shard: self, block_crcs })
     }
 
-    /// All bytes are there and known to be right: computes their checksums.
+    /// All bytes are there and known to be right.
     ///
     /// # Errors
     ///
     /// `Invalid` when bytes are missing.
-    pub fn seal(self) -> Result<CheckedShard, StoreError> {
+    pub fn seal(mut self) -> Result<CheckedShard, StoreError> {
         self.complete()?;
-        let block_crcs = block_checksums(self.payload());
+        let block_crcs = std::mem::take(&mut self.checksums).finish();
         Ok(CheckedShard { shard: self, block_crcs })
     }
 
@@ -104,10 +115,6 @@ impl NewShard {
             return Ok(());
         }
         Err(StoreError::Invalid(format!("shard {} is shorter than announced", self.name)))
-    }
-
-    fn payload(&self) -> &[u8] {
-        &self.buf.as_slice()[HEADER_BYTES..]
     }
 }
 

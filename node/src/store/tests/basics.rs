@@ -73,11 +73,11 @@ fn wrong_bytes_are_refused() {
         shard.push(bytes).map(|()| shard)
     };
     let mut crcs = block_checksums(&bytes);
-    assert!(fill(&bytes).unwrap().check(crcs.clone()).is_ok());
+    assert!(fill(&bytes).unwrap().check(&crcs).is_ok());
     crcs[0] ^= 1;
-    assert!(matches!(fill(&bytes).unwrap().check(crcs.clone()), Err(StoreError::Mismatch { .. })));
-    assert!(matches!(fill(&bytes).unwrap().check(Vec::new()), Err(StoreError::Mismatch { .. })));
-    assert!(matches!(fill(&bytes[..64]).unwrap().check(crcs), Err(StoreError::Invalid(_))));
+    assert!(matches!(fill(&bytes).unwrap().check(&crcs), Err(StoreError::Mismatch { .. })));
+    assert!(matches!(fill(&bytes).unwrap().check(&[]), Err(StoreError::Mismatch { .. })));
+    assert!(matches!(fill(&bytes[..64]).unwrap().check(&crcs), Err(StoreError::Invalid(_))));
     assert!(matches!(fill(&content(1, 129)), Err(StoreError::Invalid(_))));
     for length in [0, 63, proto::limits::SHARD_BYTES_MAX + 64] {
         assert!(NewShard::new(numbered(1), EPOCH, TAG, length).is_err());
