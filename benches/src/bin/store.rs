@@ -5,27 +5,22 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
 #![allow(missing_docs, clippy::cast_precision_loss)]
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use cadole_benches::counted::{Counted, Counts};
+use cadole_benches::shards::{formatted, name, payload, shard, shuffled};
 use clap::{Parser, Subcommand};
-use env::{AlignedBuf, Disk, DiskFile, Disks, FileName, Kvs, Priority, Read, Space, StorageError, Write};
+use env::{Disks, Kvs, Priority};
 use futures_util::{StreamExt, stream};
-use node::store::{INDEX_TABLES, NewShard, ShardStore};
-use node::superblock::{self, Found, Superblock};
-use os::disk::{EngineChoice, OsDisk, OsDisks, OsFile};
+use node::store::{INDEX_TABLES, ShardStore};
+use os::disk::{EngineChoice, OsDisk, OsDisks};
 use os::kv::{OsKv, OsKvs};
-use proto::{
-    ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag, Timestamp,
-};
 use serde_json::json;
-
-const CLUSTER: ClusterId = ClusterId(1);
-/// Shards of one extent.
-const STRIPES: u64 = 256;
 
 #[derive(Parser)]
 #[command(about = "Loads one shard store, and prints what it did as JSON.")]
@@ -66,18 +61,23 @@ struct Load {
     in_flight: usize,
 }
 
+impl Load {
+    fn numbers(&self) -> Range<u64> {
+        self.first..self.first + self.shards
+    }
+}
+
 type Store = ShardStore<Counted<OsDisk>, OsKv>;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let Arguments { dir, work } = Arguments::parse();
     let began = Instant::now();
-    let counts = Arc::new(Counts::default());
-    let (store, writer) = open(&dir, counts.clone()).await?;
+    let (disk, store, writer) = open(&dir).await?;
     let writer = tokio::spawn(writer);
     let open_seconds = began.elapsed().as_secs_f64();
     let cpu = cpu_seconds()?;
-    let counted = counts.now();
+    let counted = disk.counts();
     let io = process_written()?;
     let began = Instant::now();
     let mut told = match work {
@@ -88,7 +88,7 @@ async fn main() -> anyhow::Result<()> {
         Work::Open => json!({}),
     };
     let seconds = began.elapsed().as_secs_f64();
-    let [bytes, writes, flushes] = counts.since(counted);
+    let Counts { bytes, writes, flushes, name_flushes } = disk.counts().since(counted);
     let more = json!({
         "seconds": seconds,
         "cpu_seconds": cpu_seconds()? - cpu,
@@ -96,6 +96,7 @@ async fn main() -> anyhow::Result<()> {
         "device_bytes": bytes,
         "device_writes": writes,
         "device_flushes": flushes,
+        "device_name_flushes": name_flushes,
         "process_written_bytes": process_written()? - io,
         "memory_bytes": memory("VmRSS:")?,
         "memory_peak_bytes": memory("VmHWM:")?,
@@ -112,44 +113,17 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn open(
-    dir: &std::path::Path,
-    counts: Arc<Counts>,
-) -> anyhow::Result<(Store, impl Future<Output = ()> + Send + 'static + use<>)> {
+    dir: &Path,
+) -> anyhow::Result<(Counted<OsDisk>, Store, impl Future<Output = ()> + Send + 'static + use<>)> {
     let path = dir.join("disk");
     std::fs::create_dir_all(&path)?;
     let disk = OsDisks::new(EngineChoice::Best).open(path.to_str().context("a path")?).await?;
-    let found = superblock::inspect(&disk, CLUSTER).await?;
-    let superblock = match found {
-        Found::Ours(superblock) => superblock,
-        Found::Fresh => {
-            let segment_bytes = superblock::segment_bytes(disk.space().await?.capacity_bytes);
-            let uuid = DiskUuid(2);
-            let created = Timestamp::ZERO;
-            let superblock = Superblock { cluster: CLUSTER, uuid, created, salt: 3, segment_bytes };
-            superblock::format(&disk, &superblock).await?;
-            superblock
-        }
-    };
+    let superblock = formatted(&disk).await?;
     let kvs = OsKvs::new(Some(dir.join("data")));
     let index = kvs.open("index-bench", INDEX_TABLES).await?;
-    Ok(ShardStore::open(Counted(disk, counts), index, superblock, None).await?)
-}
-
-fn name(number: u64) -> ShardName {
-    let extent = ExtentId(u128::from(number / STRIPES) << 64 | 1);
-    let stripe = StripeIndex(u32::try_from(number % STRIPES).unwrap_or_default());
-    ShardName { group: GroupId(7), extent, stripe, slot: SlotIndex(1) }
-}
-
-/// Numbers from 0 on in an order of no use to read-ahead.
-fn shuffled(load: Load) -> std::vec::IntoIter<u64> {
-    let mut order: Vec<u64> = (load.first..load.first + load.shards).collect();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for at in (1..order.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        order.swap(at, usize::try_from((state >> 33) % (at as u64 + 1)).unwrap_or_default());
-    }
-    order.into_iter()
+    let disk = Counted::new(disk);
+    let (store, writer) = ShardStore::open(disk.clone(), index, superblock, None).await?;
+    Ok((disk, store, writer))
 }
 
 /// Runs one task for each number, so many at a time; the time of each in microseconds, sorted.
@@ -181,18 +155,12 @@ fn percentiles(took: &[u64]) -> serde_json::Value {
 }
 
 async fn write(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
-    let payload: Arc<Vec<u8>> =
-        Arc::new((0..load.shard_bytes).map(|at| u8::try_from(at * 31 % 251).unwrap_or_default()).collect());
+    let payload: Arc<[u8]> = payload(load.shard_bytes).into();
     let one = |number| {
         let (store, payload) = (store.clone(), payload.clone());
-        async move {
-            let mut shard = NewShard::new(name(number), Epoch(1), TenantTag(1), payload.len())?;
-            shard.push(&payload)?;
-            store.put(shard.seal()?, Priority::Client).await?;
-            Ok(())
-        }
+        async move { Ok(store.put(shard(number, &payload)?, Priority::Client).await.map(drop)?) }
     };
-    let took = run(load.first..load.first + load.shards, load.in_flight, one).await?;
+    let took = run(load.numbers(), load.in_flight, one).await?;
     Ok(percentiles(&took))
 }
 
@@ -205,7 +173,7 @@ async fn read(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
             Ok(())
         }
     };
-    Ok(percentiles(&run(shuffled(load), load.in_flight, one).await?))
+    Ok(percentiles(&run(shuffled(load.numbers()).into_iter(), load.in_flight, one).await?))
 }
 
 async fn delete(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
@@ -213,7 +181,7 @@ async fn delete(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> 
         let store = store.clone();
         async move { Ok(store.delete(name(number)).await.map(drop)?) }
     };
-    Ok(percentiles(&run(load.first..load.first + load.shards, load.in_flight, one).await?))
+    Ok(percentiles(&run(load.numbers(), load.in_flight, one).await?))
 }
 
 async fn latency(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
@@ -221,11 +189,11 @@ async fn latency(store: &Store, load: Load) -> anyhow::Result<serde_json::Value>
         let store = store.clone();
         async move { Ok(store.read(name(number), 0, 1, Priority::Client).await.map(drop)?) }
     };
-    let idle = run(shuffled(load), 1, one).await?;
+    let idle = run(shuffled(load.numbers()).into_iter(), 1, one).await?;
     let verified = Arc::new(AtomicU64::new(0));
     let (scrubbed, count) = (store.clone(), verified.clone());
     let scrub = tokio::spawn(async move {
-        for number in shuffled(load).cycle() {
+        for number in shuffled(load.numbers()).into_iter().cycle() {
             if scrubbed.check(name(number), Priority::Scrub).await.is_ok() {
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -242,7 +210,7 @@ async fn latency(store: &Store, load: Load) -> anyhow::Result<serde_json::Value>
             }
         }
     });
-    let busy = run(shuffled(load), 1, one).await?;
+    let busy = run(shuffled(load.numbers()).into_iter(), 1, one).await?;
     scrub.abort();
     compaction.abort();
     Ok(json!({
@@ -273,87 +241,4 @@ fn process_written() -> anyhow::Result<u64> {
     let io = std::fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("write_bytes")?;
     Ok(line.trim().parse()?)
-}
-
-/// What went to the disk.
-#[derive(Default)]
-struct Counts([AtomicU64; 3]);
-
-impl Counts {
-    fn add(&self, which: usize, count: u64) {
-        if let Some(counter) = self.0.get(which) {
-            counter.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
-    fn now(&self) -> [u64; 3] {
-        self.0.each_ref().map(|counter| counter.load(Ordering::Relaxed))
-    }
-
-    fn since(&self, before: [u64; 3]) -> [u64; 3] {
-        let now = self.now();
-        std::array::from_fn(|at| now[at] - before[at])
-    }
-}
-
-/// A disk whose writes and flushes are counted.
-#[derive(Clone)]
-struct Counted<T>(T, Arc<Counts>);
-
-impl Disk for Counted<OsDisk> {
-    type File = Counted<OsFile>;
-
-    async fn list(&self) -> Result<Vec<FileName>, StorageError> {
-        self.0.list().await
-    }
-
-    async fn open(&self, name: &FileName) -> Result<Self::File, StorageError> {
-        Ok(Counted(self.0.open(name).await?, self.1.clone()))
-    }
-
-    async fn create(&self, name: &FileName, size_bytes: u64) -> Result<Self::File, StorageError> {
-        Ok(Counted(self.0.create(name, size_bytes).await?, self.1.clone()))
-    }
-
-    async fn rename(&self, from: &FileName, to: &FileName) -> Result<(), StorageError> {
-        self.0.rename(from, to).await
-    }
-
-    async fn remove(&self, name: &FileName) -> Result<(), StorageError> {
-        self.0.remove(name).await
-    }
-
-    async fn flush_names(&self) -> Result<(), StorageError> {
-        self.1.add(2, 1);
-        self.0.flush_names().await
-    }
-
-    async fn space(&self) -> Result<Space, StorageError> {
-        self.0.space().await
-    }
-
-    fn engine(&self) -> String {
-        self.0.engine()
-    }
-}
-
-impl DiskFile for Counted<OsFile> {
-    async fn write(&self, batch: Vec<Write>, priority: Priority) -> Result<(), StorageError> {
-        self.1.add(0, batch.iter().map(|write| write.buf.capacity() as u64).sum());
-        self.1.add(1, 1);
-        self.0.write(batch, priority).await
-    }
-
-    async fn read(&self, batch: Vec<Read>, priority: Priority) -> Vec<Result<AlignedBuf, StorageError>> {
-        self.0.read(batch, priority).await
-    }
-
-    async fn flush(&self) -> Result<(), StorageError> {
-        self.1.add(2, 1);
-        self.0.flush().await
-    }
-
-    async fn size(&self) -> Result<u64, StorageError> {
-        self.0.size().await
-    }
 }
