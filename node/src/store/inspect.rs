@@ -5,7 +5,7 @@
 //! in it cannot be told, since a record that cannot be read does not say what it was; it may have been of no use any
 //! more. The bytes of shards are left to [`ShardStore::read`](super::ShardStore::read).
 
-use env::{Disk, Kv, Priority};
+use env::{Disk, Kv, Priority, StorageErrorKind};
 
 use super::compact::tombstones;
 use super::index::{Position, SegmentState};
@@ -65,10 +65,16 @@ impl<D: Disk, K: Kv> Evidence<D, K> {
         Ok(all)
     }
 
+    fn is_unwritten(&self) -> bool {
+        self.inner.index.position().is_none_or(|position| position.sequence == 0)
+    }
+
     async fn walk(&self, walk: &mut Walk) -> Result<(), StoreError> {
         let (realm, segment_bytes) = (self.inner.realm, self.inner.segment_bytes);
         let file = match self.inner.file(walk.segment).await {
             Ok(file) => file,
+            // The first segment of a log that has never been written to is made when the disk is opened to be changed.
+            Err(error) if error.kind() == StorageErrorKind::NotFound && self.is_unwritten() => return Ok(()),
             Err(error) => {
                 walk.damaged(0, segment_bytes, format!("it cannot be opened: {error}"));
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::record::{Realm, SegmentHeader};
-use crate::store::survey::{Survey, SurveyError, survey};
+use crate::store::survey::{self, Survey, SurveyError, survey};
 use crate::superblock;
 
 const FILE: &str = "seg-00000000";
@@ -59,8 +59,11 @@ fn shards_are_listed_with_their_places() {
 /// A disk on which nothing has been stored yet has no shards, and that is no error.
 #[test]
 fn an_empty_disk_is_listed() {
-    let found = look(&disk_with(0)).unwrap();
+    let disk = disk_with(0);
+    let found = look(&disk).unwrap();
     assert_eq!((found.superblock, verdicts(&found), found.damaged_records), (SUPERBLOCK, vec![], 0));
+    let damage = async { survey::open(disk.clone()).await.unwrap().log_damage(|| ()).await.unwrap() };
+    assert_eq!(block_on(damage), []);
 }
 
 /// Each kind of damage spoils its own entry alone, and the disk is as it was before.
