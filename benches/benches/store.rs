@@ -139,7 +139,8 @@ impl<D: Disk, K: Kv> Log<D, K> {
     async fn put(&mut self, count: u64, payload: &Arc<[u8]>, in_flight: usize) -> Duration {
         let numbers = self.next..self.next + count;
         self.next += count;
-        self.written_bytes += count * (HEADER_BYTES + payload.len()) as u64;
+        let record = HEADER_BYTES + payload.len().next_multiple_of(HEADER_BYTES);
+        self.written_bytes += count * record as u64;
         let put = |number| {
             let (store, payload) = (self.store.clone(), payload.clone());
             tokio::spawn(async move {

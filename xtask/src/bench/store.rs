@@ -3,16 +3,23 @@
 // Sizes and counts become ratios for people.
 #![allow(clippy::cast_precision_loss)]
 
+mod figures;
+mod programs;
+
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::Value;
 
+use self::figures::{Figures, Goal};
+use self::programs::{Load, Programs, number};
 use super::machine;
 use crate::run;
+use crate::sim::stop::Stop;
 
 /// Bytes of a large shard, and of fio's large blocks.
 const LARGE: u64 = 1 << 20;
@@ -20,12 +27,26 @@ const LARGE: u64 = 1 << 20;
 const DEPTH: u64 = 16;
 const SMALL_WRITERS: u64 = 64;
 const SMALL_SHARDS: u64 = 100_000;
-/// Shard lengths of the curve of overheads. An object of one byte has shards of 64.
-const CURVE: [u64; 9] = [64, 512, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// The shortest shard, and what it takes of the disk.
+const LEAST: u64 = 64;
+const LEAST_RECORD: u64 = 8192;
+/// Of the index for a shard, about, with what waits to be merged.
+const INDEX_ROW: u64 = 200;
+/// How long more shards are written before the store is killed, and how many these are at most, about.
+const KILLED_AFTER: Duration = Duration::from_secs(2);
+const KILLED_SHARDS: u64 = 120_000;
+/// Bytes of the curve of overheads; shards are as long, or 64 bytes at least.
+const CURVE: [u64; 13] =
+    [1, 4, 16, 64, 256, 1 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// From here on the curve has a goal.
+const CURVE_GOAL_FROM: u64 = 64 << 10;
+/// The cache of all indexes, which its settings allow.
+const INDEX_CACHE_MIB: f64 = 64.0;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Directory on the disk to measure; a place below the working directory unless given.
+    /// Directory on the disk to measure; a place below the working directory unless given. What is made in it is
+    /// removed.
     #[arg(long)]
     dir: Option<PathBuf>,
     /// MiB that a round writes and reads.
@@ -34,12 +55,23 @@ pub(crate) struct Arguments {
     /// Rounds, of which the medians count.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Small shards for the start after a crash and the rebuild of the index; 2000000 need 17 GB.
+    /// Small shards for the start after a crash and the rebuild of the index; 2000000 need 20 GB free.
     #[arg(long, default_value_t = 200_000)]
     shards: u64,
     /// A `bench-store` that was built before.
     #[arg(long)]
     program: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Bytes that the largest of the parts takes, with the sixteenth that a store leaves free, its spare segments, and
+    /// something to spare.
+    fn bytes_max(&self) -> u64 {
+        let rounds = (self.mebibytes << 20) + SMALL_SHARDS * LEAST_RECORD;
+        let scale = self.shards.saturating_add(KILLED_SHARDS).saturating_mul(LEAST_RECORD + INDEX_ROW);
+        let most = rounds.max(scale);
+        most.saturating_add(most / 15).saturating_add(512 << 20)
+    }
 }
 
 /// What was measured in one round.
@@ -48,12 +80,14 @@ struct Pair {
     fio: f64,
     ours: f64,
     cpu_seconds_per_gb: f64,
+    /// Of files, a batch.
+    flushes: f64,
 }
 
-/// What runs the parts.
-struct Bench<'a> {
-    program: PathBuf,
-    dir: &'a Path,
+/// The parts, and what they found.
+struct Bench {
+    programs: Programs,
+    figures: Figures,
 }
 
 pub(crate) fn run(arguments: &Arguments, below: &Path) -> anyhow::Result<()> {
@@ -65,216 +99,216 @@ pub(crate) fn run(arguments: &Arguments, below: &Path) -> anyhow::Result<()> {
         None => run::build()?.join("bench-store"),
     };
     let dir = arguments.dir.as_deref().unwrap_or(below).join("store");
-    std::fs::create_dir_all(&dir)?;
-    let bench = Bench { program, dir: &dir };
+    // Ctrl-C and SIGTERM end it like an error: what it made is removed.
+    let programs = Programs::new(program, dir, Stop::on_signals()?)?;
+    check_room(programs.dir(), arguments.bytes_max())?;
     println!("{}", machine());
-    let done = bench.all(arguments);
-    std::fs::remove_dir_all(&dir)?;
-    done
+    let mut bench = Bench { programs, figures: Figures::default() };
+    bench.all(arguments)?;
+    bench.figures.print();
+    Ok(())
 }
 
-impl Bench<'_> {
-    fn all(&self, arguments: &Arguments) -> anyhow::Result<()> {
+fn check_room(dir: &Path, needed: u64) -> anyhow::Result<()> {
+    let stat = rustix::fs::statvfs(dir)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < needed {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        bail!(
+            "it needs {:.1} GB below {}, and {:.1} GB are free: name another --dir, or less --mebibytes or --shards",
+            gb(needed),
+            dir.display(),
+            gb(free)
+        );
+    }
+    Ok(())
+}
+
+impl Bench {
+    fn all(&mut self, arguments: &Arguments) -> anyhow::Result<()> {
         let count = (arguments.mebibytes << 20) / LARGE;
         let mut rounds: [Vec<Pair>; 3] = Default::default();
         for _ in 0..arguments.rounds.max(1) {
-            self.empty()?;
-            let fio = self.fio(&["--rw=write", "--end_fsync=1"], LARGE, DEPTH, arguments.mebibytes)?;
-            let read = self.fio(&["--rw=randread"], LARGE, DEPTH, arguments.mebibytes)?;
-            std::fs::remove_file(self.dir.join("fio"))?;
-            let wrote = self.ours("large", "write", LARGE, count, DEPTH)?;
-            rounds[0].push(Pair::bandwidth(&fio["write"], &wrote, LARGE)?);
-            let ours = self.ours("large", "read", LARGE, count, DEPTH)?;
-            rounds[1].push(Pair::bandwidth(&read["read"], &ours, LARGE)?);
-            // Over bytes that are there already, which is the harder case to be compared with.
-            let sync =
-                self.fio(&["--rw=write", "--fdatasync=1", "--overwrite=1", "--runtime=5"], 4096, 1, 64)?;
-            let ours = self.ours("small", "write", 4096, SMALL_SHARDS, SMALL_WRITERS)?;
-            rounds[2].push(Pair::rate(&sync["write"], &ours)?);
-            println!(
-                "a flush of the device for {:.2} batches of 1 MiB shards, {:.2} of 4 KiB shards",
-                number(&wrote, "device_writes")? / number(&wrote, "device_flushes")?,
-                number(&ours, "device_writes")? / number(&ours, "device_flushes")?,
-            );
+            self.round(arguments.mebibytes, &mut rounds)?;
         }
-        table(&rounds);
+        self.rounds(&rounds);
         self.curve()?;
         self.latency(count.min(1024))?;
         self.scale(arguments.shards)
     }
 
-    /// Bytes that the disk gets per byte that is stored, by the length of shards.
-    fn curve(&self) -> anyhow::Result<()> {
-        let mut table = plain(&["shard", "record bytes / byte", "device bytes / byte", "with the index"]);
+    fn round(&self, mebibytes: u64, rounds: &mut [Vec<Pair>; 3]) -> anyhow::Result<()> {
+        let programs = &self.programs;
+        programs.empty()?;
+        let load = Load { shard_bytes: LARGE, shards: (mebibytes << 20) / LARGE, in_flight: DEPTH, first: 0 };
+        let fio = programs.fio(&["--rw=write", "--end_fsync=1"], LARGE, DEPTH, mebibytes)?;
+        let read = programs.fio(&["--rw=randread"], LARGE, DEPTH, mebibytes)?;
+        programs.remove_fio()?;
+        let ours = programs.ours("large", "write", load)?;
+        rounds[0].push(Pair::bandwidth(&fio["write"], &ours, LARGE)?);
+        let ours = programs.ours("large", "read", load)?;
+        rounds[1].push(Pair::bandwidth(&read["read"], &ours, LARGE)?);
+        // Over bytes that are there already, which is the harder case to be compared with.
+        let sync = ["--rw=write", "--fdatasync=1", "--overwrite=1", "--runtime=5"];
+        let sync = programs.fio(&sync, 4096, 1, 64)?;
+        let load = Load { shard_bytes: 4096, shards: SMALL_SHARDS, in_flight: SMALL_WRITERS, first: 0 };
+        let ours = programs.ours("small", "write", load)?;
+        rounds[2].push(Pair::rate(&sync["write"], &ours)?);
+        Ok(())
+    }
+
+    fn rounds(&mut self, rounds: &[Vec<Pair>; 3]) {
+        let mut table = plain(&["", "fio", "store", "store / fio", "CPU-s/GB", "flushes / batch"]);
+        let names = [
+            ("write 1 MiB x 16, durable, MB/s", 0.85),
+            ("random read 1 MiB x 16, MB/s", 0.90),
+            ("write 4 KiB x 64, durable, 1/s; fio: overwrite + fdatasync x 1", 5.0),
+        ];
+        for ((name, goal), pairs) in names.into_iter().zip(rounds) {
+            let of = |value: fn(&Pair) -> f64| median(pairs.iter().map(value).collect());
+            let (ratio, flushes) = (of(|pair| pair.ours / pair.fio), of(|pair| pair.flushes));
+            table.add_row([
+                name.to_owned(),
+                format!("{:.0}", of(|pair| pair.fio)),
+                format!("{:.0}", of(|pair| pair.ours)),
+                format!("{ratio:.2}"),
+                format!("{:.2}", of(|pair| pair.cpu_seconds_per_gb)),
+                if flushes.is_finite() { format!("{flushes:.3}") } else { String::new() },
+            ]);
+            self.figures.note(format!("store / fio: {name}"), ratio, Goal::AtLeast(goal));
+            if flushes.is_finite() {
+                self.figures.note(
+                    format!("flushes of the device a batch: {name}"),
+                    flushes,
+                    Goal::AtMost(1.0),
+                );
+            }
+        }
+        let cpu = median(rounds[0].iter().map(|pair| pair.cpu_seconds_per_gb).collect());
+        self.figures.note("CPU-s/GB written, checksums included", cpu, Goal::AtMost(0.25));
+        println!("{table}");
+    }
+
+    /// Bytes that the disk gets per byte that is stored.
+    fn curve(&mut self) -> anyhow::Result<()> {
+        let head = ["bytes", "shard", "record bytes / byte", "device bytes / byte", "with the index"];
+        let mut table = plain(&head);
+        let mut told = Value::Null;
         for bytes in CURVE {
-            self.empty()?;
-            let count = ((64 << 20) / bytes).clamp(64, 20_000);
-            let told = self.ours("curve", "write", bytes, count, SMALL_WRITERS)?;
-            let stored = (bytes * count) as f64;
+            let shard_bytes = bytes.max(LEAST);
+            let shards = ((64 << 20) / shard_bytes).clamp(64, 20_000);
+            if told.is_null() || bytes > LEAST {
+                self.programs.empty()?;
+                let load = Load { shard_bytes, shards, in_flight: SMALL_WRITERS, first: 0 };
+                told = self.programs.ours("curve", "write", load)?;
+            }
+            let of = |key| anyhow::Ok(number(&told, key)? / (bytes * shards) as f64);
+            let device = of("device_bytes")?;
             table.add_row([
                 bytes.to_string(),
-                format!("{:.3}", number(&told, "used_bytes")? / stored),
-                format!("{:.3}", number(&told, "device_bytes")? / stored),
-                format!("{:.3}", number(&told, "process_written_bytes")? / stored),
+                shard_bytes.to_string(),
+                format!("{:.3}", of("used_bytes")?),
+                format!("{device:.3}"),
+                format!("{:.3}", of("process_written_bytes")?),
             ]);
+            if bytes >= CURVE_GOAL_FROM {
+                let name = format!("device bytes per byte of {} KiB", bytes >> 10);
+                self.figures.note(name, device, Goal::AtMost(1.15));
+            }
         }
         println!("{table}");
         Ok(())
     }
 
     /// 64 KiB reads, alone and while the store is verified and compacted.
-    fn latency(&self, count: u64) -> anyhow::Result<()> {
-        self.empty()?;
-        self.ours("latency", "write", LARGE, count, DEPTH)?;
+    fn latency(&mut self, count: u64) -> anyhow::Result<()> {
+        let programs = &self.programs;
+        programs.empty()?;
+        let all = Load { shard_bytes: LARGE, shards: count, in_flight: DEPTH, first: 0 };
+        programs.ours("latency", "write", all)?;
         // A third of it is dead, so that there is something to compact.
-        self.ours("latency", "delete", LARGE, count / 3, DEPTH)?;
-        let told = self.work("latency", "latency", LARGE, count - count / 3, 1, count / 3)?;
+        let dead = count / 3;
+        programs.ours("latency", "delete", Load { shards: dead, ..all })?;
+        let rest = Load { shards: count - dead, in_flight: 1, first: dead, ..all };
+        let told = programs.ours("latency", "latency", rest)?;
         let of = |which: &str, key: &str| number(&told[which], key);
+        let ratio = of("busy", "p99_us")? / of("idle", "p99_us")?;
         println!(
-            "64 KiB reads: p50 {} us, p99 {} us alone; p50 {} us, p99 {} us ({:.1} x) while {} shards were \
+            "64 KiB reads: p50 {} us, p99 {} us alone; p50 {} us, p99 {} us ({ratio:.1} x) while {} shards were \
              verified and {} segments freed",
             of("idle", "p50_us")?,
             of("idle", "p99_us")?,
             of("busy", "p50_us")?,
             of("busy", "p99_us")?,
-            of("busy", "p99_us")? / of("idle", "p99_us")?,
             told["verified"],
             told["segments_freed"],
         );
+        let name = "p99 of a 64 KiB read while the store is verified and compacted / alone";
+        self.figures.note(name, ratio, Goal::AtMost(2.0));
         Ok(())
     }
 
     /// A store of many shards: memory, start after a kill, rebuild of the index.
-    fn scale(&self, shards: u64) -> anyhow::Result<()> {
-        self.empty()?;
-        let wrote = self.ours("scale", "write", 64, shards, SMALL_WRITERS)?;
-        println!(
-            "{shards} shards: {:.0} MiB of memory at most while they were written",
-            number(&wrote, "memory_peak_bytes")? / 1_048_576.0
-        );
-        // Killed in the middle of writing more.
-        let mut child = self
-            .command("scale", "write", 64, 10_000_000, SMALL_WRITERS, shards)
-            .stdout(std::process::Stdio::null())
-            .spawn()?;
-        std::thread::sleep(std::time::Duration::from_secs(3));
-        child.kill()?;
-        child.wait()?;
-        let told = answer(Process::new(&self.program).arg(self.dir.join("scale")).arg("open"))?;
-        println!(
-            "after kill -9: open in {:.2} s with {} shards, {:.0} MiB of memory",
-            number(&told, "open_seconds")?,
-            told["shards"],
-            number(&told, "memory_peak_bytes")? / 1_048_576.0
-        );
-        std::fs::remove_dir_all(self.dir.join("scale/data"))?;
-        let told = answer(Process::new(&self.program).arg(self.dir.join("scale")).arg("open"))?;
-        let (seconds, used) = (number(&told, "open_seconds")?, number(&told, "used_bytes")?);
-        let read = self.fio(&["--rw=read"], LARGE, DEPTH, 1024)?;
-        let fio = number(&read["read"], "bw_bytes")?;
-        println!(
-            "index rebuilt from {} shards in {seconds:.1} s: {:.0} MB/s of log, {:.2} of fio's sequential read",
-            told["shards"],
-            used / seconds / 1e6,
-            used / seconds / fio,
-        );
+    fn scale(&mut self, shards: u64) -> anyhow::Result<()> {
+        self.programs.empty()?;
+        let load = Load { shard_bytes: LEAST, shards, in_flight: SMALL_WRITERS, first: 0 };
+        let wrote = self.programs.ours("scale", "write", load)?;
+        self.memory(format!("while {shards} shards were written"), &wrote)?;
+        let more = Load { shards: 10_000_000, first: shards, ..load };
+        self.programs.killed("scale", "write", more, KILLED_AFTER)?;
+        let told = self.programs.open("scale")?;
+        let seconds = number(&told, "open_seconds")?;
+        println!("after kill -9: open in {seconds:.2} s with {} shards", told["shards"]);
+        self.figures.note("seconds from kill -9 to an open store", seconds, Goal::AtMost(2.0));
+        self.memory(format!("after a start with {} shards", told["shards"]), &told)?;
+        self.rebuild()
+    }
+
+    fn memory(&mut self, when: String, told: &Value) -> anyhow::Result<()> {
+        let mebibytes = number(told, "memory_peak_bytes")? / 1_048_576.0;
+        let name = format!("MiB of memory at most, {when}; 64 and {INDEX_CACHE_MIB} of cache");
+        self.figures.note(name, mebibytes, Goal::AtMost(64.0 + INDEX_CACHE_MIB));
         Ok(())
     }
 
-    fn empty(&self) -> anyhow::Result<()> {
-        if self.dir.exists() {
-            std::fs::remove_dir_all(self.dir)?;
-        }
-        Ok(std::fs::create_dir_all(self.dir)?)
-    }
-
-    fn ours(&self, name: &str, work: &str, bytes: u64, shards: u64, in_flight: u64) -> anyhow::Result<Value> {
-        self.work(name, work, bytes, shards, in_flight, 0)
-    }
-
-    fn work(
-        &self,
-        name: &str,
-        work: &str,
-        bytes: u64,
-        shards: u64,
-        in_flight: u64,
-        first: u64,
-    ) -> anyhow::Result<Value> {
-        answer(&mut self.command(name, work, bytes, shards, in_flight, first))
-    }
-
-    fn command(
-        &self,
-        name: &str,
-        work: &str,
-        bytes: u64,
-        shards: u64,
-        in_flight: u64,
-        first: u64,
-    ) -> Process {
-        let mut command = Process::new(&self.program);
-        command.arg(self.dir.join(name)).arg(work);
-        for (option, value) in
-            [("shard-bytes", bytes), ("shards", shards), ("in-flight", in_flight), ("first", first)]
-        {
-            command.arg(format!("--{option}")).arg(value.to_string());
-        }
-        command
-    }
-
-    /// What fio did, of its only job.
-    fn fio(&self, options: &[&str], block: u64, depth: u64, mebibytes: u64) -> anyhow::Result<Value> {
-        let mut command = Process::new("fio");
-        command
-            .args(["--name=bench", "--direct=1", "--ioengine=io_uring", "--output-format=json"])
-            .arg(format!("--filename={}", self.dir.join("fio").display()))
-            .args([format!("--bs={block}"), format!("--iodepth={depth}"), format!("--size={mebibytes}M")])
-            .args(options);
-        let mut told = answer(&mut command)?;
-        Ok(told["jobs"][0].take())
+    fn rebuild(&mut self) -> anyhow::Result<()> {
+        let data = self.programs.dir().join("scale/data");
+        std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+        let told = self.programs.open("scale")?;
+        let (seconds, used) = (number(&told, "open_seconds")?, number(&told, "used_bytes")?);
+        let read = self.programs.fio_segments("scale", LARGE, DEPTH)?;
+        let ratio = used / seconds / number(&read["read"], "bw_bytes")?;
+        println!(
+            "index rebuilt from {} shards in {seconds:.1} s: {:.0} MB/s of log, {ratio:.2} of fio's sequential read",
+            told["shards"],
+            used / seconds / 1e6,
+        );
+        self.figures.note("index rebuilt / fio's sequential read of the log", ratio, Goal::AtLeast(0.8));
+        Ok(())
     }
 }
 
 impl Pair {
     fn bandwidth(fio: &Value, ours: &Value, bytes: u64) -> anyhow::Result<Self> {
         let gigabytes = number(ours, "operations")? * bytes as f64 / 1e9;
-        Ok(Self {
-            fio: number(fio, "bw_bytes")? / 1e6,
-            ours: gigabytes * 1e3 / number(ours, "seconds")?,
-            cpu_seconds_per_gb: number(ours, "cpu_seconds")? / gigabytes,
-        })
+        let (fio, rate) = (number(fio, "bw_bytes")? / 1e6, gigabytes * 1e3 / number(ours, "seconds")?);
+        Self::new(fio, rate, gigabytes, ours)
     }
 
     fn rate(fio: &Value, ours: &Value) -> anyhow::Result<Self> {
         let operations = number(ours, "operations")?;
+        let (fio, rate) = (number(fio, "iops")?, operations / number(ours, "seconds")?);
+        Self::new(fio, rate, operations * 4096.0 / 1e9, ours)
+    }
+
+    fn new(fio: f64, rate: f64, gigabytes: f64, ours: &Value) -> anyhow::Result<Self> {
         Ok(Self {
-            fio: number(fio, "iops")?,
-            ours: operations / number(ours, "seconds")?,
-            cpu_seconds_per_gb: number(ours, "cpu_seconds")? / (operations * 4096.0 / 1e9),
+            fio,
+            ours: rate,
+            cpu_seconds_per_gb: number(ours, "cpu_seconds")? / gigabytes,
+            flushes: number(ours, "device_flushes")? / number(ours, "device_writes")?,
         })
     }
-}
-
-fn table(rounds: &[Vec<Pair>; 3]) {
-    let mut table = plain(&["", "fio", "store", "store / fio", "goal", "CPU-s/GB"]);
-    let names = [
-        ("write 1 MiB x 16, durable, MB/s", "0.85"),
-        ("random read 1 MiB x 16, MB/s", "0.90"),
-        ("write 4 KiB x 64, durable, 1/s; fio: write + fdatasync x 1", "5"),
-    ];
-    for ((name, goal), pairs) in names.into_iter().zip(rounds) {
-        let of = |value: fn(&Pair) -> f64| median(pairs.iter().map(value).collect());
-        table.add_row([
-            name.to_owned(),
-            format!("{:.0}", of(|pair| pair.fio)),
-            format!("{:.0}", of(|pair| pair.ours)),
-            format!("{:.2}", of(|pair| pair.ours / pair.fio)),
-            goal.to_owned(),
-            format!("{:.2}", of(|pair| pair.cpu_seconds_per_gb)),
-        ]);
-    }
-    println!("{table}");
 }
 
 fn plain(head: &[&str]) -> Table {
@@ -286,17 +320,4 @@ fn plain(head: &[&str]) -> Table {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn number(value: &Value, key: &str) -> anyhow::Result<f64> {
-    value[key].as_f64().with_context(|| format!("no {key} in {value}"))
-}
-
-/// The JSON that a program prints.
-fn answer(command: &mut Process) -> anyhow::Result<Value> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} printed no JSON"))
 }

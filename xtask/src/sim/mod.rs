@@ -24,7 +24,7 @@ mod replay;
 mod report;
 mod seeds;
 mod shrink;
-mod stop;
+pub(crate) mod stop;
 mod summary;
 
 use std::path::{Path, PathBuf};
