@@ -93,6 +93,11 @@ impl Source for ContentSource {
 pub struct Random(u64);
 
 impl Random {
+    /// From this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// From `CADOLE_TEST_SEED` or the clock; printed.
     pub fn start(what: &str) -> Self {
         let seed = std::env::var("CADOLE_TEST_SEED").ok().and_then(|text| text.parse().ok());

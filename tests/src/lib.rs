@@ -4,6 +4,7 @@
 //! free ports, and ends its processes whatever happens to the test. [`Content`] is data that can be
 //! made again for comparison, [`Ledger`] knows what was acknowledged, [`shards`] reaches behind a
 //! node's back to its disks, and [`peer`] speaks the protocol in ways that the library would not.
+//! [`log_disk`] is one disk without a node, and [`block`] a device whose power can fail.
 //!
 //! The simulator finds more and finds it sooner; what it cannot prove is that the real sides of the
 //! seam keep their contracts when a process is killed. That is what these tests are for. None of them
@@ -14,9 +15,11 @@
 // A panic is how a test fails, and most of this crate runs within one.
 #![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod block;
 mod cluster;
 mod content;
 mod ledger;
+pub mod log_disk;
 mod objects;
 pub mod peer;
 pub mod program;

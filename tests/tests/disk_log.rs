@@ -13,16 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use env::{Disk, Disks, Kvs, Priority};
-use node::store::{INDEX_TABLES, NewShard, Presence, ShardStore, survey};
-use node::superblock::{self, Found, Superblock};
-use os::disk::{EngineChoice, OsDisk, OsDisks};
-use os::kv::{OsKv, OsKvs};
-use proto::{
-    ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag, Timestamp,
-};
+use env::{Disk, Priority};
+use node::store::{NewShard, Presence, survey};
+use os::disk::EngineChoice;
+use proto::{Epoch, TenantTag};
+use tests::log_disk::{LogDisk, name};
 
-const CLUSTER: ClusterId = ClusterId(1);
 /// Says where the child's disk is, and with which number it begins.
 const CHILD: &str = "CADOLE_TEST_DISK_LOG";
 const ROUNDS: u64 = 12;
@@ -30,7 +26,7 @@ const WRITERS: u64 = 16;
 /// A writer's shards are deleted again so many puts later, so that segments are compacted.
 const LIVE: u64 = 40;
 
-type Store = ShardStore<OsDisk, OsKv>;
+const DISK: LogDisk = LogDisk { engine: EngineChoice::Best, segment_bytes: 1 << 20, limit_bytes: 4 << 30 };
 
 /// What the parent knows of a shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,32 +37,9 @@ enum Known {
     Deleted,
 }
 
-fn name(number: u64) -> ShardName {
-    let (group, stripe) = (GroupId(u32::try_from(number % 3).expect("small")), StripeIndex(0));
-    ShardName { group, extent: ExtentId(u128::from(number)), stripe, slot: SlotIndex(2) }
-}
-
 fn payload(number: u64) -> Vec<u8> {
     let bytes = [64, 4096, 20_032, 70_016, 300_032][usize::try_from(number % 5).expect("small")];
     (0..bytes).map(|at: u64| u8::try_from((number * 37 + at * 11) % 251).expect("a byte")).collect()
-}
-
-async fn open(dir: &Path) -> (Store, tokio::task::JoinHandle<()>) {
-    let path = dir.join("disk");
-    std::fs::create_dir_all(&path).expect("a directory");
-    let disk = OsDisks::new(EngineChoice::Best).open(path.to_str().expect("text")).await.expect("a disk");
-    let superblock = match superblock::inspect(&disk, CLUSTER).await.expect("a superblock") {
-        Found::Ours(superblock) => superblock,
-        Found::Fresh => {
-            let (uuid, created, segment_bytes) = (DiskUuid(2), Timestamp::ZERO, 1 << 20);
-            let superblock = Superblock { cluster: CLUSTER, uuid, created, salt: 3, segment_bytes };
-            superblock::format(&disk, &superblock).await.expect("formatted");
-            superblock
-        }
-    };
-    let index = OsKvs::new(Some(dir.join("data"))).open("index-d", INDEX_TABLES).await.expect("an index");
-    let (store, writer) = ShardStore::open(disk, index, superblock, Some(4 << 30)).await.expect("a store");
-    (store, tokio::spawn(writer))
 }
 
 /// Not a test: the process that is killed. Each line is told when what it says is so.
@@ -74,7 +47,7 @@ async fn open(dir: &Path) -> (Store, tokio::task::JoinHandle<()>) {
 async fn child() {
     let Ok(told) = std::env::var(CHILD) else { return };
     let (first, dir) = told.split_once(' ').expect("a number and a directory");
-    let (store, _writer) = open(Path::new(dir)).await;
+    let (store, _writer) = DISK.open(Path::new(dir)).await.expect("a store");
     let next = Arc::new(AtomicU64::new(first.parse().expect("a number")));
     let writers = (0..WRITERS).map(|_| {
         let (store, next) = (store.clone(), next.clone());
@@ -153,7 +126,7 @@ async fn survives_kill_9() {
 }
 
 async fn check(dir: &Path, known: &BTreeMap<u64, Known>) {
-    let (store, writer) = open(dir).await;
+    let (store, writer) = DISK.open(dir).await.expect("a store");
     assert_eq!(store.report().await.damaged_blocks, 0, "nothing is damaged by a kill");
     for (number, known) in known {
         let read = store.read(name(*number), 0, 0, Priority::Client).await;
@@ -167,8 +140,7 @@ async fn check(dir: &Path, known: &BTreeMap<u64, Known>) {
     drop(store);
     writer.await.expect("the writer ends");
     // The log alone.
-    let disk = OsDisks::new(EngineChoice::Best).open(dir.join("disk").to_str().expect("text")).await;
-    let disk = disk.expect("nobody has it any more");
+    let disk = DISK.disk(dir).await.expect("nobody has it any more");
     assert!(disk.space().await.is_ok());
     let evidence = survey::open(disk).await.expect("a log");
     for (number, known) in known {
