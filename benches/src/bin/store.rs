@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use cadole_benches::counted::{Counted, Counts};
@@ -39,7 +39,8 @@ enum Work {
     Read(Load),
     /// Deletes shards that were written.
     Delete(Load),
-    /// Reads 64 KiB of random shards, one after another, alone and while everything is verified and compacted.
+    /// Deletes every third shard, and reads 64 KiB of random others, one after another, alone and while everything is
+    /// verified and compacted.
     Latency(Load),
     /// Opens the store, and says how long that took and what it costs.
     Open,
@@ -60,6 +61,9 @@ struct Load {
     #[arg(long, default_value_t = 16)]
     in_flight: usize,
 }
+
+/// Reads of each shard while nothing else goes on.
+const IDLE_PASSES: usize = 4;
 
 impl Load {
     fn numbers(&self) -> Range<u64> {
@@ -184,41 +188,51 @@ async fn delete(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> 
     Ok(percentiles(&run(load.numbers(), load.in_flight, one).await?))
 }
 
+/// Every third shard dies first, so that compaction has something to copy; reads go on until it has nothing left.
 async fn latency(store: &Store, load: Load) -> anyhow::Result<serde_json::Value> {
+    let (dead, live): (Vec<u64>, Vec<u64>) =
+        shuffled(load.numbers()).into_iter().partition(|number| number.is_multiple_of(3));
+    for number in dead {
+        store.delete(name(number)).await?;
+    }
     let one = |number| {
         let store = store.clone();
         async move { Ok(store.read(name(number), 0, 1, Priority::Client).await.map(drop)?) }
     };
-    let idle = run(shuffled(load.numbers()).into_iter(), 1, one).await?;
-    let verified = Arc::new(AtomicU64::new(0));
-    let (scrubbed, count) = (store.clone(), verified.clone());
+    let numbers = || live.iter().copied().cycle();
+    let idle = run(numbers().take(IDLE_PASSES * live.len()), 1, one).await?;
+    let counts = Arc::new(Background::default());
+    let (scrubbed, count, order) = (store.clone(), counts.clone(), live.clone());
     let scrub = tokio::spawn(async move {
-        for number in shuffled(load.numbers()).into_iter().cycle() {
+        for number in order.into_iter().cycle() {
             if scrubbed.check(name(number), Priority::Scrub).await.is_ok() {
-                count.fetch_add(1, Ordering::Relaxed);
+                count.verified.fetch_add(1, Ordering::Relaxed);
             }
         }
     });
-    let compacted = store.clone();
-    let freed = Arc::new(AtomicU64::new(0));
-    let count = freed.clone();
+    let (compacted, count) = (store.clone(), counts.clone());
     let compaction = tokio::spawn(async move {
-        loop {
-            match compacted.compact().await {
-                Ok(true) => drop(count.fetch_add(1, Ordering::Relaxed)),
-                _ => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
+        while compacted.compact().await? {
+            count.freed.fetch_add(1, Ordering::Relaxed);
         }
+        anyhow::Ok(())
     });
-    let busy = run(shuffled(load.numbers()).into_iter(), 1, one).await?;
+    let busy = run(numbers().take_while(|_| !compaction.is_finished()), 1, one).await?;
     scrub.abort();
-    compaction.abort();
+    compaction.await??;
     Ok(json!({
         "idle": percentiles(&idle),
         "busy": percentiles(&busy),
-        "verified": verified.load(Ordering::Relaxed),
-        "segments_freed": freed.load(Ordering::Relaxed),
+        "verified": counts.verified.load(Ordering::Relaxed),
+        "segments_freed": counts.freed.load(Ordering::Relaxed),
     }))
+}
+
+/// What went on beside the reads.
+#[derive(Default)]
+struct Background {
+    verified: AtomicU64,
+    freed: AtomicU64,
 }
 
 /// Of this process, to a hundredth.

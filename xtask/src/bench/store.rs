@@ -224,13 +224,9 @@ impl Bench {
     fn latency(&mut self, count: u64) -> anyhow::Result<()> {
         let programs = &self.programs;
         programs.empty()?;
-        let all = Load { shard_bytes: LARGE, shards: count, in_flight: DEPTH, first: 0 };
-        programs.ours("latency", "write", all)?;
-        // A third of it is dead, so that there is something to compact.
-        let dead = count / 3;
-        programs.ours("latency", "delete", Load { shards: dead, ..all })?;
-        let rest = Load { shards: count - dead, in_flight: 1, first: dead, ..all };
-        let told = programs.ours("latency", "latency", rest)?;
+        let load = Load { shard_bytes: LARGE, shards: count, in_flight: DEPTH, first: 0 };
+        programs.ours("latency", "write", load)?;
+        let told = programs.ours("latency", "latency", load)?;
         let of = |which: &str, key: &str| number(&told[which], key);
         let ratio = of("busy", "p99_us")? / of("idle", "p99_us")?;
         println!(
