@@ -36,7 +36,9 @@ mod server;
 mod service;
 pub mod store;
 pub mod superblock;
-#[cfg(test)]
+#[cfg(any(fuzzing, test))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "tests use all of it"))]
+#[allow(clippy::panic, clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod testing;
 mod view;
 mod work;

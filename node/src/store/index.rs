@@ -9,6 +9,8 @@
 //! (replay), and making the index anew when it does not fit (rebuild). Nothing here flushes on its own.
 
 mod changes;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod list;
 mod memory;
 mod problem;

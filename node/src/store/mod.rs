@@ -20,6 +20,8 @@
 
 mod compact;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub(crate) mod index;
 mod inspect;
 #[cfg(test)]

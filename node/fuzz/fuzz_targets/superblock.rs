@@ -1,0 +1,5 @@
+//! Superblocks.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| node::store::fuzzing::superblock(bytes));

@@ -1,0 +1,5 @@
+//! Payloads of tombstones.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| node::store::fuzzing::tombstones(bytes));
