@@ -193,16 +193,8 @@ impl Look<'_> {
     ) -> Result<(BTreeMap<u64, Version>, u64), String> {
         let evidence = survey::open(disk.disk(dir).await?).await.map_err(|error| error.to_string())?;
         let there = self.compare(&evidence).await;
-        // Before anything was acknowledged there need not be a log.
-        let damage = match self.promises.acknowledgements().first() {
-            Some(acked) if *acked <= self.at => evidence.log_damage(|| ()).await,
-            _ => Ok(Vec::new()),
-        };
-        for damage in damage
-            .map_err(|error| error.to_string())?
-            .into_iter()
-            .filter(|damage| !(damage.is_torn_end && may_be_torn))
-        {
+        let damage = evidence.log_damage(|| ()).await.map_err(|error| error.to_string())?;
+        for damage in damage.into_iter().filter(|damage| !(damage.is_torn_end && may_be_torn)) {
             self.findings.push(Finding::Damaged(format!("the log is damaged: {damage:?}")));
         }
         Ok((there, evidence.used_bytes()))
