@@ -206,12 +206,12 @@ fn group<'a>(c: &'a mut Criterion, name: &str, throughput: Throughput) -> Group<
 /// A bench of rounds on a log, which is another one when it has grown too large.
 fn on_logs<D: Disk, K: Kv>(
     group: &mut Group<'_>,
-    bench: &Bench,
+    (name, bench): (&str, &Bench),
     make: impl Fn() -> Log<D, K>,
     mut round: impl FnMut(&mut Log<D, K>) -> Duration,
 ) {
     let mut log: Option<Log<D, K>> = None;
-    group.bench_function("store", |b| {
+    group.bench_function(name, |b| {
         b.iter_custom(|rounds| {
             let one = |_| {
                 if let Some(large) = log.take_if(|log| log.written_bytes > WRITTEN_BYTES_MAX) {
@@ -250,7 +250,7 @@ fn put_large(c: &mut Criterion) {
     let mut group = group(c, "put 1 MiB x 16", Throughput::Bytes(count * LARGE as u64));
     let payload: Arc<[u8]> = payload(LARGE).into();
     let put = |log: &mut Log<_, _>| bench.run(log.put(count, &payload, DEPTH));
-    on_logs(&mut group, &bench, || bench.log(), put);
+    on_logs(&mut group, ("store", &bench), || bench.log(), put);
     let record = HEADER_BYTES + LARGE;
     on_files(&mut group, &bench, Pieces { count, bytes: record, in_flight: DEPTH, flush_each: false });
     group.finish();
@@ -263,7 +263,7 @@ fn put_small(c: &mut Criterion) {
     let mut group = group(c, "put 4 KiB x 64", Throughput::Bytes(count * SMALL as u64));
     let payload: Arc<[u8]> = payload(SMALL).into();
     let put = |log: &mut Log<_, _>| bench.run(log.put(count, &payload, WRITERS));
-    on_logs(&mut group, &bench, || bench.log(), put);
+    on_logs(&mut group, ("store", &bench), || bench.log(), put);
     let batch = WRITERS * (HEADER_BYTES + SMALL);
     on_files(&mut group, &bench, Pieces { count: batches, bytes: batch, in_flight: 1, flush_each: true });
     group.finish();
@@ -308,7 +308,7 @@ fn delete(c: &mut Criterion) {
         assert_eq!(removed.get().shards, DELETED);
         took
     };
-    on_logs(&mut group, &bench, || bench.log(), |log| bench.run(round(log)));
+    on_logs(&mut group, ("store", &bench), || bench.log(), |log| bench.run(round(log)));
     let record = HEADER_BYTES + usize::try_from(DELETED).expect("few") * 48;
     on_files(&mut group, &bench, Pieces { count: 1, bytes: record, in_flight: 1, flush_each: true });
     group.finish();
@@ -363,7 +363,7 @@ fn records(c: &mut Criterion) {
     let mut group = group(c, "records in memory", Throughput::Elements(IN_MEMORY));
     let payload: Arc<[u8]> = payload(LEAST).into();
     let put = |log: &mut Log<_, _>| bench.run(log.put(IN_MEMORY, &payload, WRITERS));
-    on_logs(&mut group, &bench, || bench.memory_log(), put);
+    on_logs(&mut group, ("put", &bench), || bench.memory_log(), put);
     let mut log = bench.memory_log();
     bench.run(log.put(IN_MEMORY, &payload, WRITERS));
     group.bench_function("header read", |b| {

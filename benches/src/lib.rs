@@ -1,4 +1,4 @@
-//! Criterion benches: `cargo bench --package cadole-benches --profile dev`; and what they share with `bench-store`.
+//! Criterion benches, `cargo bench --package cadole-benches`, and what they share with `bench-store`.
 //!
 //! Times belong here and in `cargo xtask bench`, never into a test that passes or fails. Compare
 //! ratios of one run: machines are noisy.
