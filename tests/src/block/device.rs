@@ -256,7 +256,7 @@ impl Filesystem for Served {
         _: i32,
         reply: ReplyEmpty,
     ) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let end = offset.saturating_add(length).min(self.bytes);
         let mut at = offset;
         while at < end {
