@@ -107,6 +107,13 @@ impl<'a> BlockReader<'a> {
     /// Checks magic, checksum and version, in this order: a newer version is believed only when the
     /// block is undamaged.
     pub(crate) fn new(block: &'a [u8], magic: [u8; 8], known: u32) -> Result<Self, BlockProblem> {
+        let reader = Self::of_any_version(block, magic)?;
+        reader.check_version(known)?;
+        Ok(reader)
+    }
+
+    /// Checks magic and checksum; the version is for the caller to check, once he has seen what every version has.
+    pub(crate) fn of_any_version(block: &'a [u8], magic: [u8; 8]) -> Result<Self, BlockProblem> {
         if block.len() != BLOCK_HEADER_BYTES {
             return Err(BlockProblem::Length { found: block.len() });
         }
@@ -121,16 +128,19 @@ impl<'a> BlockReader<'a> {
         if found != expected {
             return Err(BlockProblem::Checksum { expected, found });
         }
-        if version > known {
-            return Err(BlockProblem::NewerVersion { found: version, known });
-        }
-        if version == 0 {
-            return Err(BlockProblem::Field { field: "version", found: 0 });
-        }
         Ok(Self { version, ..reader })
     }
 
-    /// The format version; at least 1.
+    /// That it is a version that was released, `known` or an earlier one.
+    pub(crate) fn check_version(&self, known: u32) -> Result<(), BlockProblem> {
+        match self.version {
+            0 => Err(BlockProblem::Field { field: "version", found: 0 }),
+            found if found > known => Err(BlockProblem::NewerVersion { found, known }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The format version.
     pub(crate) fn version(&self) -> u32 {
         self.version
     }

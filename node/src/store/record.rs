@@ -49,6 +49,8 @@
 //! a write that went astray and what an earlier incarnation left are never taken for a record. What places it
 //! in the log follows; then the body, in which all that has a fixed length comes before the hint.
 //!
+//! Every later version has the realm in the same place: it is compared before the version is believed.
+//!
 //! Promised: what is decoded keeps every rule of its fields, and so does what is encoded. Whether a record
 //! fits its segment and the record before it is left to readers of the log, payloads of shards to those of
 //! shards.
@@ -170,8 +172,10 @@ impl Record {
     ///
     /// When it is no whole record, one of another realm or place, or an impossible one.
     pub(crate) fn decode(realm: &Realm, expected: &Place, page: &[u8]) -> Result<Self, RecordProblem> {
-        let mut block = BlockReader::new(page, MAGIC, VERSION)?;
+        let mut block = BlockReader::of_any_version(page, MAGIC)?;
+        // Before the version: bytes of a shard, which lie about in what was freed, are no record of a later one.
         realm.check(&mut block)?;
+        block.check_version(VERSION)?;
         let (segment, kind) = (SegmentId(block.u32()), block.u32());
         let (incarnation, offset) = (block.u64(), block.u64());
         let place = Place { segment, incarnation, offset };

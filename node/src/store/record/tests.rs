@@ -145,6 +145,24 @@ fn every_flipped_bit_is_found() {
     assert_eq!(decode(&page), Ok(shard()));
 }
 
+/// A page of a version of which nothing is known but the realm.
+fn of_version(version: u32, realm: &Realm) -> Vec<u8> {
+    let mut page = vec![0; PAGE_BYTES];
+    let mut block = BlockWriter::new(&mut page, MAGIC, version);
+    realm.write(&mut block);
+    block.seal();
+    page
+}
+
+/// Who does not know the salt writes no page of a later version either: it is foreign, whatever version it names.
+#[test]
+fn later_versions_need_the_salt() {
+    for version in [0, 2, u32::MAX] {
+        let page = of_version(version, &Realm { salt: 5, ..REALM });
+        assert_eq!(decode(&page), Err(RecordProblem::Foreign(Foreign::Salt)), "version {version}");
+    }
+}
+
 /// Pages of zeros, of another length, of another kind and of a newer version are refused as what they are.
 #[test]
 fn what_is_no_record() {
@@ -156,11 +174,11 @@ fn what_is_no_record() {
         SegmentHeader { segment: PLACE.segment, incarnation: 3, segment_bytes: 1 << 18, durable_to: 0 };
     let header = header.encode(&REALM);
     assert_eq!(decode(header.as_slice()), block(BlockProblem::Magic { found: *b"CADOLEsg" }));
-    let mut newer = page;
-    BlockWriter::new(&mut newer, MAGIC, 2).seal();
+    let newer = of_version(2, &REALM);
     assert_eq!(decode(&newer), block(BlockProblem::NewerVersion { found: 2, known: 1 }));
     assert!(decode(&newer).is_err_and(|problem| problem.is_newer()));
     assert!(decode(&[0; PAGE_BYTES]).is_err_and(|problem| !problem.is_newer()));
+    assert_eq!(decode(&of_version(0, &REALM)), block(BlockProblem::Field { field: "version", found: 0 }));
 }
 
 /// A record is one only where it was written: elsewhere the difference is named, nearest the disk first.

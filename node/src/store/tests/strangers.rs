@@ -3,7 +3,7 @@
 use super::logs::heard;
 use super::*;
 use crate::block::BlockWriter;
-use crate::store::record::SegmentHeader;
+use crate::store::record::{Realm, SegmentHeader};
 
 fn filled(superblock: Superblock) -> (MemDisk, MemKv) {
     let (disk, kv) = (disk(), kv());
@@ -90,6 +90,32 @@ fn segments_of_later_versions_are_refused() {
                 other => assert_eq!((name, other), ("seg-00000000", None)),
             }
             assert!(disk.content(name) == newer, "{name} was changed");
+        }
+    }
+}
+
+/// Shards whose bytes look like records of a later version keep nobody from opening the disk, wherever the log ends among
+/// what is left of them.
+#[test]
+fn shards_that_look_like_later_records_are_nothing() {
+    let mut page = vec![0; HEADER_BYTES];
+    let mut block = BlockWriter::new(&mut page, *b"CADOLErc", 2);
+    Realm { salt: !SUPERBLOCK.salt, ..SUPERBLOCK.realm() }.write(&mut block);
+    block.seal();
+    let (disk, index) = (disk(), kv());
+    with(&disk, &index, async |store| {
+        for number in 0..16 {
+            put(&store, numbered(number), &page.repeat(16)).await.unwrap();
+        }
+        for number in 0..16 {
+            store.delete(numbered(number)).await.unwrap();
+        }
+        while store.compact().await.unwrap() {}
+    });
+    for number in 100..160 {
+        with(&disk, &index, async |store| put(&store, numbered(number), &[5; 64]).await.unwrap());
+        for index in [index.copy(), kv()] {
+            assert_eq!(refusal(&disk.copy(), &index), None, "after shard {number}");
         }
     }
 }
