@@ -65,7 +65,7 @@ pub fn disk(bytes: &[u8]) {
         return;
     }
     look(&disk, &image);
-    if image.is_used_up() {
+    if image.is_of_later_times() {
         return;
     }
     let is_own = image.rows == IMAGE.rows;
@@ -143,7 +143,7 @@ async fn is_there(store: &Store, name: ShardName) -> bool {
 }
 
 fn late() -> Vec<u8> {
-    (0..=255).cycle().take(5_056).collect()
+    vec![0x5e; 5_056]
 }
 
 /// All pages of the disk.
@@ -190,15 +190,19 @@ impl Image {
         image
     }
 
-    /// Sequences come to an end, which no writer lives to see: nothing can be written to such a disk.
-    fn is_used_up(&self) -> bool {
+    /// Has what nobody can have written to a disk of ours: a later version's pages, which are refused when they are met, and
+    /// that may be late, and sequences near their end.
+    fn is_of_later_times(&self) -> bool {
         let number =
             |bytes: &[u8], at| bytes.len() >= at + 8 && u64::from_le_bytes(array(bytes, at)) > SEQUENCE_MAX;
-        let mut pages = self.files.values().flat_map(|content| content.chunks_exact(PAGE_BYTES));
         let position = self.rows.get(&("log", b"position".to_vec()));
-        // Of a record its own, of a segment up to which one all are durable.
-        pages.any(|page| [RECORD, SEGMENT].contains(&array(page, 0)) && number(page, 80))
-            || position.is_some_and(|row| number(row, 20))
+        // Of a record its own sequence, of a segment that up to which all are durable.
+        let is_later = |page: &[u8]| {
+            [RECORD, SEGMENT].contains(&array(page, 0))
+                && (u32::from_le_bytes(array(page, 8)) > 1 || number(page, 80))
+        };
+        let mut pages = self.files.values().flat_map(|content| content.chunks_exact(PAGE_BYTES));
+        pages.any(is_later) || position.is_some_and(|row| number(row, 20))
     }
 
     fn disk(&self) -> MemDisk {
