@@ -61,9 +61,20 @@ pub(crate) struct Counts {
     pub(crate) flushes: u64,
     /// Flushes of names.
     pub(crate) name_flushes: u64,
+    /// Batches of writes while another file had something that was not flushed.
+    pub(crate) writes_beside: u64,
 }
 
 impl Image {
+    /// Has a file other than this one anything that is not durable?
+    fn is_unflushed_beside(&self, file: &Shared) -> bool {
+        let differs = |file: &Shared| {
+            let content = file.lock().unwrap();
+            content.volatile != content.durable
+        };
+        self.volatile.values().any(|other| !Arc::ptr_eq(other, file) && differs(other))
+    }
+
     fn used(&self) -> u64 {
         self.volatile.values().map(|file| file.lock().unwrap().volatile.len() as u64).sum()
     }
@@ -246,8 +257,12 @@ pub(crate) struct MemFile(Shared, MemDisk);
 impl DiskFile for MemFile {
     async fn write(&self, batch: Vec<Write>, _: Priority) -> Result<(), StorageError> {
         pause().await;
-        self.1.image().counts.writes += 1;
-        self.1.image().check("write")?;
+        {
+            let mut image = self.1.image();
+            image.counts.writes += 1;
+            image.counts.writes_beside += u64::from(image.is_unflushed_beside(&self.0));
+            image.check("write")?;
+        }
         let mut content = self.0.lock().unwrap();
         for write in batch {
             let at = usize::try_from(write.offset).unwrap();

@@ -19,7 +19,10 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::index::{Changes, SegmentRow, SegmentState};
-use super::record::{Body, PAGE_BYTES, Record, SegmentHeader, SegmentId, Tombstone, decode_tombstones};
+use super::record::{
+    Body, PAGE_BYTES, Record, SegmentHeader, SegmentId, TOMBSTONES_MAX, Tombstone, decode_tombstones,
+    tombstones_bytes,
+};
 use super::scan::{Scan, There, newer, read_header};
 use super::writer::{Append, What, Writer, write_header};
 use super::{Inner, ended};
@@ -49,11 +52,31 @@ pub(super) struct Victim<F> {
 /// What one look at the victim gives.
 #[derive(Default)]
 struct Found {
-    copies: Vec<What>,
+    shards: Vec<What>,
+    deletions: Vec<Tombstone>,
     bytes: u64,
     /// Shards that cannot be read.
     lost: Vec<ShardName>,
     is_end: bool,
+}
+
+impl Found {
+    /// Deletions that are still needed. Those of many records become one: so a segment of nothing else becomes shorter.
+    fn keep(&mut self, needed: Vec<Tombstone>) {
+        if needed.is_empty() {
+            return;
+        }
+        let before = tombstones_bytes(self.deletions.len());
+        self.deletions.extend(needed);
+        let more = tombstones_bytes(self.deletions.len()).saturating_sub(before);
+        self.bytes = self.bytes.saturating_add(more as u64);
+    }
+
+    /// All that has to be written again.
+    fn into_copies(self) -> Vec<What> {
+        let deletions = self.deletions.chunks(TOMBSTONES_MAX).map(|some| What::Tombstones(some.to_vec()));
+        self.shards.into_iter().chain(deletions).collect()
+    }
 }
 
 enum Step {
@@ -125,10 +148,11 @@ impl<D: Disk, K: Kv> Writer<D, K> {
             },
         };
         // If this fails the segment is begun anew: what was copied does not live there any more.
-        let found = self.inner.look(&mut victim).await?;
+        let mut found = self.inner.look(&mut victim).await?;
+        let (lost, is_end) = (std::mem::take(&mut found.lost), found.is_end);
         let mut answers = Vec::new();
         let mut appends = VecDeque::new();
-        for what in found.copies {
+        for what in found.into_copies() {
             let (reply, answer) = oneshot::channel();
             answers.push(answer);
             appends.push_back(Append { what, priority: Priority::Repair, reply: Some(reply) });
@@ -137,8 +161,8 @@ impl<D: Disk, K: Kv> Writer<D, K> {
         for answer in answers {
             answer.await.map_err(|_| ended())??;
         }
-        self.inner.forget(found.lost)?;
-        if !found.is_end {
+        self.inner.forget(lost)?;
+        if !is_end {
             self.victim = Some(victim);
             return Ok(Step::Moved);
         }
@@ -182,10 +206,7 @@ impl<D: Disk, K: Kv> Inner<D, K> {
                     let dead = dead.unwrap_or_default().into_iter();
                     let needed: Vec<Tombstone> =
                         dead.filter(|dead| self.is_needed(dead, victim.segment)).collect();
-                    if !needed.is_empty() {
-                        found.bytes = found.bytes.saturating_add(record.bytes());
-                        found.copies.push(What::Tombstones(needed));
-                    }
+                    found.keep(needed);
                 }
                 Body::Seal { .. } => {
                     found.is_end = true;
@@ -221,7 +242,7 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let mut meta = meta.clone();
         meta.from = Some((victim.segment, victim.incarnation));
         found.bytes = found.bytes.saturating_add(record.bytes());
-        found.copies.push(What::Shard(Box::new(meta), buf));
+        found.shards.push(What::Shard(Box::new(meta), buf));
         Ok(())
     }
 

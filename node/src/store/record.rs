@@ -62,7 +62,7 @@ use proto::{Epoch, ExtentId, GroupId, ProfileId, ShardName, StripeIndex, TenantT
 pub(crate) use super::problem::{Foreign, RecordProblem};
 pub use super::segment::PAGE_BYTES;
 pub(crate) use super::segment::{
-    Place, Realm, SegmentHeader, SegmentId, VERSION, parse_segment_file, segment_file,
+    Place, Realm, SEQUENCE_MAX, SegmentHeader, SegmentId, VERSION, parse_segment_file, segment_file,
 };
 pub(crate) use super::tombstone::{
     TOMBSTONES_MAX, Tombstone, decode_tombstones, encode_tombstones, tombstones_bytes,
@@ -211,7 +211,7 @@ impl Record {
         let Self { place, sequence, previous, durable_to, body } = self;
         require(place.incarnation > 0, "incarnation", place.incarnation)?;
         require(place.offset >= PAGE && place.offset.is_multiple_of(PAGE), "offset", place.offset)?;
-        require(*sequence > 0, "sequence", *sequence)?;
+        require((1..=SEQUENCE_MAX).contains(sequence), "sequence", *sequence)?;
         require(previous < sequence, "previous", *previous)?;
         require(durable_to < sequence, "durable to", *durable_to)?;
         match body {

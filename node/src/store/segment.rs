@@ -35,6 +35,8 @@ pub const PAGE_BYTES: usize = BLOCK_HEADER_BYTES;
 /// Bytes of a page, as offsets are counted.
 pub(super) const PAGE: u64 = PAGE_BYTES as u64;
 const MAGIC: [u8; 8] = *b"CADOLEsg";
+/// So many records no disk ever has: greater sequences are forged, and leave no room to count on.
+pub(crate) const SEQUENCE_MAX: u64 = 1 << 63;
 const FILE_PREFIX: &str = "seg-";
 
 /// What all pages of a disk's log carry.
@@ -206,7 +208,8 @@ impl SegmentHeader {
     fn check(&self) -> Result<(), RecordProblem> {
         require(self.incarnation > 0, "incarnation", self.incarnation)?;
         let fits = self.segment_bytes.is_multiple_of(PAGE) && self.segment_bytes >= 2 * PAGE;
-        require(fits, "segment length", self.segment_bytes)
+        require(fits, "segment length", self.segment_bytes)?;
+        require(self.durable_to <= SEQUENCE_MAX, "durable to", self.durable_to)
     }
 }
 

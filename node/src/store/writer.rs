@@ -66,12 +66,13 @@ impl Append {
         }
     }
 
-    /// Segments that must stay free if this needs a new one: deletions make room, and so do copies.
+    /// Segments that must stay free if this needs a new one: deletions make room, and so do copies. Copies are what
+    /// compaction is made of, and never wait for it.
     fn spare(&self) -> u64 {
         match &self.what {
             What::Shard(meta, _) if meta.born == 0 => 2,
-            What::Tombstones(_) => 1,
-            What::Shard(..) => 0,
+            What::Tombstones(tombstones) if tombstones.iter().any(|new| new.sequence == 0) => 1,
+            What::Shard(..) | What::Tombstones(_) => 0,
         }
     }
 
@@ -305,9 +306,10 @@ impl<D: Disk, K: Kv> Writer<D, K> {
     }
 
     /// Finds room for a record of so many bytes: in a free segment, if `spare` others stay free.
+    ///
+    /// The seal that leads there is durable when this returns. So whatever a power loss leaves of the next segment,
+    /// it is known to be the next; and what was not flushed always lies in one segment.
     async fn switch(&mut self, bytes: u64, spare: u64) -> Result<(), StoreError> {
-        // Which segments are free must be known.
-        self.barrier().await?;
         while self.free_segments() <= spare {
             if spare == 0 || !Box::pin(self.compact_one()).await? {
                 return Err(StoreError::Full { used_bytes: self.inner.index.used_bytes() });
@@ -337,13 +339,11 @@ impl<D: Disk, K: Kv> Writer<D, K> {
         let before = self.tail.segment;
         let pending = Pending { effects, replies: vec![reply], bytes: PAGE };
         self.submit(writes, Priority::Client, tail, pending).await;
-        if self.tail.segment != before {
-            // All of it is in the index: see above.
-            let live_bytes = self.inner.index.segment(before).map_or(0, |row| row.live_bytes);
-            self.sealed.insert(before, live_bytes);
-            return Ok(());
-        }
-        answer.await.map_err(|_| ended())?
+        answer.await.map_err(|_| ended())??;
+        // All of it is in the index, since all before the seal is.
+        let live_bytes = self.inner.index.segment(before).map_or(0, |row| row.live_bytes);
+        self.sealed.insert(before, live_bytes);
+        Ok(())
     }
 
     /// Segments that can be had: freed ones, and those that the disk has room for.

@@ -33,7 +33,7 @@ use proto::limits::{SHARD_ALIGN_BYTES, SHARD_BYTES_MAX, SLOTS_MAX};
 use proto::{ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex};
 
 use super::problem::IndexProblem;
-use crate::store::record::{PAGE_BYTES, Realm, SegmentId};
+use crate::store::record::{PAGE_BYTES, Realm, SEQUENCE_MAX, SegmentId};
 
 pub(super) const SHARDS: Table = "shards";
 pub(super) const SEGMENTS: Table = "segments";
@@ -259,6 +259,8 @@ impl Position {
             wrong("incarnation", self.incarnation)
         } else if self.end < PAGE || self.end > segment_bytes || !self.end.is_multiple_of(PAGE) {
             wrong("end", self.end)
+        } else if self.sequence > SEQUENCE_MAX {
+            wrong("sequence", self.sequence)
         } else {
             Ok(())
         }

@@ -210,6 +210,7 @@ fn impossible_fields_are_refused() {
     refused(seal(), 60, &[0], "kind", 0);
     refused(seal(), 60, &[4], "kind", 4);
     refused(seal(), 80, &[0, 0], "sequence", 0);
+    refused(seal(), 80, &u64::MAX.to_le_bytes(), "sequence", u64::MAX);
     refused(seal(), 88, &[2], "previous", 0x0102);
     refused(seal(), 96, &[2, 1], "durable to", 0x0102);
     refused(seal(), 112, &[0], "next incarnation", 0);
@@ -301,7 +302,7 @@ prop_compose! {
         segment: u32,
         incarnation in 1..=u64::MAX,
         page in 1..1_u64 << 50,
-        sequence in 1..=u64::MAX,
+        sequence in 1..=SEQUENCE_MAX,
         (previous, durable_to) in any::<(u64, u64)>(),
         mut body in any_body(),
     ) -> Record {

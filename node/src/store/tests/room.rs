@@ -1,5 +1,7 @@
 //! Full disks, and room that comes back.
 
+use std::iter::repeat;
+
 use super::*;
 
 /// Fills a store with shards of this length; how many there were room for.
@@ -88,5 +90,38 @@ fn a_disk_that_others_fill_is_full() {
         let report = store.report().await;
         assert_eq!((report.failure, report.full), (None, true));
         store.delete(numbered(0)).await.unwrap();
+    });
+}
+
+/// Deletions one at a time, of shards that lie beside others which stay: they take as much room as what they delete,
+/// and compaction has to keep them as long as that lies there. There is room for them all the same, and for more.
+#[test]
+fn deletions_find_room_on_a_crowded_disk() {
+    let (disk, kv) = (disk(), kv());
+    with(&disk, &kv, async |store| {
+        for round in 0..6_u32 {
+            let (mut kept, mut gone) = (Vec::new(), Vec::new());
+            'full: for segment in 0..16 {
+                let first = round * 1_000 + segment * 50;
+                for (number, length) in (first..first + 22).zip([80 << 10].into_iter().chain(repeat(64))) {
+                    match put(&store, numbered(number), &content(number, length)).await {
+                        Ok(()) if number == first => kept.push(number),
+                        Ok(()) => gone.push(number),
+                        Err(StoreError::Full { .. }) => break 'full,
+                        Err(error) => panic!("{number}: {error}"),
+                    }
+                }
+            }
+            assert!(gone.len() > 30, "round {round}: room for {} and {}", kept.len(), gone.len());
+            for number in gone {
+                assert_eq!(store.delete(numbered(number)).await.unwrap().get().shards, 1, "round {round}");
+            }
+            for number in &kept {
+                assert_eq!(get(&store, numbered(*number)).await.unwrap(), content(*number, 80 << 10));
+            }
+            for number in kept.iter().skip(usize::from(round % 2 == 0)) {
+                store.delete(numbered(*number)).await.unwrap();
+            }
+        }
     });
 }

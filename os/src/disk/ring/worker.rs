@@ -237,7 +237,6 @@ impl Worker {
 
     fn submit_transfer(&mut self, key: usize, index: usize, now: Instant) {
         let Some(work) = self.works.get_mut(key) else { return };
-        let file = work.file.clone();
         let is_wanted = work.reply.as_ref().is_some_and(|reply| !reply.is_closed());
         let Some(transfer) = work.transfers.get_mut(index).and_then(Option::as_mut) else { return };
         let way = transfer.way();
@@ -248,6 +247,7 @@ impl Worker {
         if !is_wanted {
             return self.ended(key, index, Err(Trouble::Ended));
         }
+        let file = work.file.clone();
         let piece = if self.shares.is_beside(work.priority, now) { PIECE_BYTES } else { WHOLE_BYTES };
         let bytes = u32::try_from(rest.len()).unwrap_or(piece).min(piece);
         let start = rest.as_mut_ptr();
@@ -384,10 +384,12 @@ impl Worker {
     }
 
     fn end(&mut self, key: usize) {
-        let work = self.works.remove(key);
-        self.inbox.settle(work.transfers.len(), work.bytes);
-        if let Some(reply) = work.reply {
-            let _ = reply.send(Ok(work.ended));
+        let Work { file, transfers, ended, bytes, reply, .. } = self.works.remove(key);
+        self.inbox.settle(transfers.len(), bytes);
+        // Whoever is told may close the disk, and open it again at once.
+        drop(file);
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(ended));
         }
     }
 
@@ -442,11 +444,12 @@ impl Worker {
             flushing.waiting.splice(0..0, ended);
             return;
         }
-        for flush in ended {
+        for Flush { file, reply, .. } in ended {
             if let Err(error) = result {
-                flush.file.note_failed_flush(error);
+                file.note_failed_flush(error);
             }
-            if let Some(reply) = flush.reply {
+            drop(file);
+            if let Some(reply) = reply {
                 let _ = reply.send(result.map_err(Trouble::Errno));
             }
         }
