@@ -154,8 +154,9 @@ async fn put_while_a_rack_dies(cluster: &TestCluster) -> (String, Content) {
 async fn make_again(cluster: &TestCluster, name: &str) -> Shard {
     let bucket = cluster.bucket().await;
     let extent = bucket.stat(&key(name)).await.expect("stat").extents[0].id.clone();
-    let of_extent = |shard: &Shard| shard.name.extent.to_wire() == extent;
-    let victim = shards::all(cluster.path()).into_iter().find(of_extent).expect("a shard");
+    // The first data shard: a get reads it.
+    let is_read = |shard: &Shard| shard.name.extent.to_wire() == extent && shard.name.slot.0 == 0;
+    let victim = shards::all(cluster.path()).into_iter().find(is_read).expect("a shard");
     let original = victim.payload();
     victim.damage(shards::HEADER_BYTES + 5);
     let start = Instant::now();
