@@ -250,7 +250,7 @@ fn examine(
 
 /// Any position, those just before a flush ends, and those of acknowledgements; in order.
 fn positions(recording: &Recording, random: &mut Random) -> Vec<usize> {
-    let each = std::env::var("CADOLE_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let each = std::env::var("CADOLE_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let (flushes, acknowledged) = (recording.trace.flushes(), recording.promises.acknowledgements());
     let mut all = Vec::new();
     for _ in 0..each {

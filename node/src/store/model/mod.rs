@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use simhost::{Death, Story};
 
 use acts::Answer;
@@ -255,13 +255,14 @@ fn run(history: &[Step], seed: u64, watch: Watch, bug: Option<Bug>, story: Story
 
 /// Every acknowledged shard is read back byte for byte after any crash, what was deleted stays deleted, nothing
 /// unknown is there, listings are complete and in order, and the accounts are exact. `CADOLE_LOG_HISTORIES` says
-/// how many histories are tried.
+/// how many histories are tried, `CADOLE_LOG_SEED` which: a number, the same histories each time.
 #[test]
 fn histories_keep_every_promise() {
-    let cases = std::env::var("CADOLE_LOG_HISTORIES").ok().and_then(|text| text.parse().ok());
-    let cases = cases.unwrap_or(256);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let cases = number("CADOLE_LOG_HISTORIES").and_then(|cases| u32::try_from(cases).ok());
     let config = Config {
-        cases,
+        cases: cases.unwrap_or(256),
+        rng_seed: RngSeed::Fixed(number("CADOLE_LOG_SEED").unwrap_or_default()),
         failure_persistence: None,
         max_shrink_iters: 4_000,
         max_shrink_time: 120_000,
