@@ -119,7 +119,13 @@ impl<D: Disk, K: Kv> Writer<D, K> {
     }
 
     /// The segment with the most dead space; one that is being left before all others.
+    ///
+    /// None while nothing stands where the log goes on: the seal that leads there may be in any segment, and without it
+    /// a rebuild would go on elsewhere, which an index from before the rebuild would never find.
     fn candidate(&self) -> Option<(SegmentId, SegmentRow)> {
+        if self.tail.end == PAGE {
+            return None;
+        }
         let usable = self.inner.segment_bytes.saturating_sub(PAGE);
         // Two that are not half full fit one. Of a fuller one only that is won which died since it was sealed: at its
         // end was no room for what came next, and there may be none wherever it is copied to.

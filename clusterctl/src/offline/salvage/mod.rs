@@ -1,8 +1,8 @@
 //! `clusterctl offline salvage`: objects from disks alone.
 //!
-//! Every shard says of which object it is ([`proto::hint`]). All shards of all disks are listed first ([`collect`]);
-//! [`plan`] puts together which versions of which objects they are, and what is missing of each, without any waiting.
-//! Then one version after the other is read, decoded if it must be, and written ([`read`], [`write`]); names and hints
+//! Every shard says of which object it is ([`proto::hint`]). All shards of all disks are listed first ([`mod@collect`]);
+//! [`mod@plan`] puts together which versions of which objects they are, and what is missing of each, without any waiting.
+//! Then one version after the other is read, decoded if it must be, and written ([`mod@read`], [`mod@write`]); names and hints
 //! are in memory meanwhile, and of the shards those of two stripes.
 //!
 //! What only the metadata knew stays unknown: whether a version was ever committed, or was deleted since; content

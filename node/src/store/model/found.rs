@@ -71,3 +71,33 @@ fn an_index_from_before_a_rebuild() {
     ];
     assert_eq!(run(&steps, 11438415936044809097, Watch::Always, None, Story::Untold), Ok(0));
 }
+
+/// An index from before a rebuild, whose log goes on in another segment than it knows.
+#[test]
+fn an_index_from_before_a_rebuild_that_chose_a_segment() {
+    let put = |name, kind| Operation::Put(Shard { name, kind });
+    let churn = |name, kind, times| Step::Churn { shard: Shard { name, kind }, times };
+    let dies = |when, index| Dies(vec![Doom { when, death: Death::Process, index }]);
+    let after = |count| When::Operations { count, after: false };
+    let steps = vec![
+        churn(0, 9, 4),
+        AtOnce(vec![put(12, 0), put(7, 7), put(11, 1)]),
+        AtOnce(vec![put(9, 9), put(0, 0)]),
+        dies(after(0), Kept),
+        AtOnce(vec![Compact, put(0, 0)]),
+        dies(after(40), Kept),
+        AtOnce(vec![put(1, 7)]),
+        churn(9, 8, 3),
+        dies(after(0), Kept),
+        AtOnce(vec![put(7, 0)]),
+        dies(after(0), Kept),
+        AtOnce(vec![Operation::Read { name: 0, first: 0, blocks: 0 }]),
+        dies(after(0), Missing),
+        AtOnce(vec![put(13, 0)]),
+        AtOnce(vec![put(0, 0)]),
+        dies(When::Micros(0), Older(5)),
+    ];
+    for seed in 9_853_764_891_194_190_140..9_853_764_891_194_190_152 {
+        assert_eq!(run(&steps, seed, Watch::Always, None, Story::Untold), Ok(0), "{seed}");
+    }
+}
