@@ -139,5 +139,11 @@ fn barred(kv: &impl KvRead, ailing: &Ailing, group: &Group) -> Result<Vec<DiskId
 }
 
 fn move_slot(group: &Group, to: Move) -> wire::MoveSlot {
-    wire::MoveSlot { group: group.id.0, slot: u32::from(to.slot.0), epoch: group.epoch.0, to_disk: to.to.0 }
+    wire::MoveSlot {
+        group: group.id.0,
+        slot: u32::from(to.slot.0),
+        epoch: group.epoch.0,
+        to_disk: to.to.0,
+        task: 0,
+    }
 }

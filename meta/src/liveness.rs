@@ -262,6 +262,10 @@ mod tests {
                 capacity_bytes: 1,
                 health: Health::Up,
                 reason: String::new(),
+                duty: placement::Duty::InService,
+                duty_reason: String::new(),
+                damaged_shards: 0,
+                damaged_since: proto::Timestamp::ZERO,
             })
             .unwrap();
         }
@@ -326,7 +330,7 @@ mod tests {
             ..Default::default()
         };
         map.put_profile(Profile::try_from(profile).unwrap()).unwrap();
-        let slot = |disk| Slot { disk: DiskId(disk), state: SlotState::Whole, since_epoch: Epoch(1) };
+        let slot = |disk| Slot { disk: DiskId(disk), state: SlotState::Whole, since_epoch: Epoch(1), task: None };
         let slots = vec![slot(1), slot(2), slot(3)];
         let (id, profile) = (GroupId(1), ProfileId(1));
         map.put_group(Group { id, profile, epoch: Epoch(1), slots, below_policy: false }).unwrap();

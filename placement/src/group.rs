@@ -1,7 +1,7 @@
 //! Placement groups and their slots.
 
 use proto::limits::SLOTS_MAX;
-use proto::{DiskId, Epoch, GroupId, InvalidInput, ProfileId, SlotIndex, wire};
+use proto::{DiskId, Epoch, GroupId, InvalidInput, ProfileId, SlotIndex, TaskId, wire};
 use serde::Serialize;
 
 /// What a slot's disk holds.
@@ -26,6 +26,8 @@ pub struct Slot {
     pub state: SlotState,
     /// The group's epoch at which this disk took the slot.
     pub since_epoch: Epoch,
+    /// While it is rebuilding: the task that moved it, if one did.
+    pub task: Option<TaskId>,
 }
 
 impl Slot {
@@ -57,7 +59,8 @@ impl Group {
     /// A new group, whole on `disks`, in epoch 1.
     pub(crate) fn new(id: GroupId, profile: ProfileId, disks: &[DiskId], below_policy: bool) -> Self {
         let epoch = Epoch(1);
-        let slot = |disk: &DiskId| Slot { disk: *disk, state: SlotState::Whole, since_epoch: epoch };
+        let slot =
+            |disk: &DiskId| Slot { disk: *disk, state: SlotState::Whole, since_epoch: epoch, task: None };
         Self { id, profile, epoch, slots: disks.iter().map(slot).collect(), below_policy }
     }
 
@@ -78,7 +81,7 @@ impl Group {
     }
 }
 
-/// The group after `slot` has got all its shards: whole, without a source. The epoch stays, since
+/// The group after `slot` has got all its shards: whole, without a source and a task. The epoch stays, since
 /// writers go to the same disk as before. A slot that was whole already is left as it is.
 ///
 /// # Errors
@@ -89,6 +92,7 @@ pub fn slot_rebuilt(group: &Group, slot: SlotIndex) -> Result<Group, InvalidInpu
     let mut after = group.clone();
     if let Some(rebuilt) = after.slots.get_mut(usize::from(slot.0)) {
         rebuilt.state = SlotState::Whole;
+        rebuilt.task = None;
     }
     Ok(after)
 }
@@ -116,7 +120,11 @@ impl TryFrom<wire::Slot> for Slot {
         if wire.disk == 0 {
             return Err(InvalidInput::new("a slot has no disk"));
         }
-        Ok(Self { disk: DiskId(wire.disk), state, since_epoch: Epoch(wire.since_epoch) })
+        let task = Some(TaskId(wire.task)).filter(|task| task.0 != 0);
+        if task.is_some() && state == SlotState::Whole {
+            return Err(InvalidInput::new(format!("a whole slot belongs to task {}", wire.task)));
+        }
+        Ok(Self { disk: DiskId(wire.disk), state, since_epoch: Epoch(wire.since_epoch), task })
     }
 }
 
@@ -127,6 +135,7 @@ impl From<&Slot> for wire::Slot {
             state: slot.state.to_wire(),
             since_epoch: slot.since_epoch.0,
             source_disk: slot.source().map_or(0, |disk| disk.0),
+            task: slot.task.map_or(0, |task| task.0),
         }
     }
 }

@@ -21,8 +21,8 @@
 //!
 //! Slots are chosen one after another; for each:
 //!
-//! 1. Only disks that are up, have a size and are not in the group, on nodes whose failure domain (of the
-//!    profile's kind) has fewer than `m` slots of the group.
+//! 1. Only disks that are up, in service, have a size and are not in the group, on nodes whose failure domain (of
+//!    the profile's kind) has fewer than `m` slots of the group.
 //! 2. Of their nodes, those with the fewest slots of the group; for substitutes, of these the ones in
 //!    racks with the fewest.
 //! 3. Of these, the nodes whose load (slots of the profile on usable disks, by their capacity) is not above
@@ -73,5 +73,5 @@ pub use profile::{Profile, ProfileSettings, SmallObjects};
 pub use reach::to_placement;
 pub use reject::{NoLegalPlace, REJECTIONS_MAX, Reason, Rejected, Rejection, Shortage};
 pub use tolerance::{Tolerance, may_lose, tolerance, tolerance_of_written};
-pub use topology::{ADDRESS_BYTES_MAX, Disk, Health, Node, REASON_BYTES_MAX};
+pub use topology::{ADDRESS_BYTES_MAX, Disk, Duty, Health, Node, REASON_BYTES_MAX};
 pub use write::{Avoid, pick_for_write};

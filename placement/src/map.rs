@@ -7,7 +7,7 @@ use proto::{DiskId, DiskUuid, GroupId, InvalidInput, NodeId, ProfileId, wire};
 use crate::domain::{Domain, DomainRef, FailureDomain};
 use crate::group::Group;
 use crate::profile::Profile;
-use crate::topology::{Disk, Health, Node};
+use crate::topology::{Disk, Duty, Health, Node};
 use crate::usage::{DiskUse, NodeUse, Writable, count};
 
 /// Nodes, disks, profiles and groups, and the indexes over them.
@@ -16,8 +16,8 @@ use crate::usage::{DiskUse, NodeUse, Writable, count};
 /// first (a disk's node, a group's disks and profile), and nothing is ever removed. What the map
 /// answers depends on the rows alone, never on the order in which they came.
 ///
-/// A change of a group costs the logarithm of the map, a change of a disk's health also a visit to
-/// each group on it.
+/// A change of a group costs the logarithm of the map, a change of a disk's health or duty also a visit
+/// to each group on it.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterMap {
     version: u64,
@@ -216,9 +216,19 @@ impl ClusterMap {
         self.disk_and_node(disk).map(|(disk, node)| DomainRef::of(kind, disk, node))
     }
 
-    /// Up, and with a size: fit to take a slot.
-    pub(crate) fn is_usable(&self, disk: &Disk) -> bool {
-        disk.capacity_bytes > 0 && self.disk_health(disk.id) == Health::Up
+    /// What the disk is meant for. A disk that the map does not know is retired.
+    pub fn disk_duty(&self, disk: DiskId) -> Duty {
+        self.disks.get(&disk).map_or(Duty::Retired, |disk| disk.duty)
+    }
+
+    /// Up, in service and with a size: fit to take a slot.
+    pub fn is_usable(&self, disk: &Disk) -> bool {
+        disk.capacity_bytes > 0 && disk.duty == Duty::InService && self.disk_health(disk.id) == Health::Up
+    }
+
+    /// Is new data fit for the disk's slots?
+    pub(crate) fn is_writable(&self, disk: DiskId) -> bool {
+        self.disk_health(disk) == Health::Up && !self.disk_duty(disk).is_given_up()
     }
 
     pub(crate) fn node_use(&self, node: NodeId) -> Option<&NodeUse> {
@@ -282,8 +292,9 @@ impl ClusterMap {
 
     fn file_group(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let writable = group.slots.iter().all(|slot| self.disk_health(slot.disk) == Health::Up);
-        self.writable.entry(group.profile).or_default().file(group, writable);
+        let writable = group.slots.iter().all(|slot| self.is_writable(slot.disk));
+        let leaves = group.slots.iter().any(|slot| self.disk_duty(slot.disk) != Duty::InService);
+        self.writable.entry(group.profile).or_default().file(group, writable, leaves);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::map::ClusterMap;
 use crate::pool::{Pool, Rule, disk_load};
 use crate::profile::Profile;
 use crate::reject::{NoLegalPlace, Rejected, Shortage};
-use crate::topology::Health;
+use crate::topology::{Duty, Health};
 
 /// One slot goes from a disk to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -139,12 +139,13 @@ pub enum RelocateError {
 }
 
 /// The group after `slot` has moved to disk `to`: the epoch is one higher, the slot is rebuilding since
-/// then, from its former disk if that is not down, and `below_policy` is as the validator finds.
+/// then, from its former disk if that is not down, and `below_policy` is as the validator finds. Its task stays
+/// what it was.
 ///
 /// # Errors
 ///
 /// The one gate for every move, so it refuses: an unknown group profile, slot or disk; a disk that is not
-/// up or that the group uses; a slot that is still rebuilding, unless its disk is down; giving up a source
+/// up, not in service or that the group uses; a slot that is still rebuilding, unless its disk is down; giving up a source
 /// that is not down, except for the source itself; and a move that adds a violation of the policy.
 pub fn apply_move(
     map: &ClusterMap,
@@ -167,7 +168,12 @@ pub fn apply_move(
     if let Some(moved) = after.slots.get_mut(usize::from(slot.0)) {
         let kept = matches!(current.state, SlotState::Whole) && map.disk_health(current.disk) != Health::Down;
         let source = kept.then_some(current.disk);
-        *moved = Slot { disk: to, state: SlotState::Rebuilding { source }, since_epoch: epoch };
+        *moved = Slot {
+            disk: to,
+            state: SlotState::Rebuilding { source },
+            since_epoch: epoch,
+            task: current.task,
+        };
     }
     let disks_after: Vec<DiskId> = after.slots.iter().map(|slot| slot.disk).collect();
     if !back && excess(map, profile, &disks_after) > excess(map, profile, &disks_before) {
@@ -185,6 +191,9 @@ fn check_target(map: &ClusterMap, group: &Group, slot: SlotIndex, to: DiskId) ->
     let health = map.disk_health(to);
     if health == Health::Down || (health == Health::Suspect && !back) {
         return Err(format!("disk {to} is {health}; choose one that is up"));
+    }
+    if disk.duty != Duty::InService && !back {
+        return Err(format!("disk {to} is {}; choose one in service", disk.duty));
     }
     if disk.capacity_bytes == 0 && !back {
         return Err(format!("disk {to} has no capacity"));

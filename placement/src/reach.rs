@@ -4,9 +4,10 @@ use proto::{DiskId, InvalidInput, wire};
 
 use crate::group::{Group, Slot};
 use crate::map::ClusterMap;
-use crate::topology::Node;
+use crate::topology::{Health, Node};
 
-/// The message that clients and nodes get of a group.
+/// The message that clients and nodes get of a group. A disk that is given up is not better than suspect: it is
+/// asked last, and nothing new goes there.
 ///
 /// # Errors
 ///
@@ -37,7 +38,7 @@ fn to_place(map: &ClusterMap, slot: &Slot) -> Result<wire::Place, String> {
         node: node.id.0,
         address: node.address.clone(),
         rack: format!("{}/{}", node.site, node.rack),
-        health: map.disk_health(slot.disk).to_wire(),
+        health: health_of(map, slot.disk).to_wire(),
         state: slot.state.to_wire(),
         since_epoch: slot.since_epoch.0,
         ..Default::default()
@@ -47,9 +48,14 @@ fn to_place(map: &ClusterMap, slot: &Slot) -> Result<wire::Place, String> {
         place.source_disk = source.0;
         place.source_node = node.id.0;
         place.source_address.clone_from(&node.address);
-        place.source_health = map.disk_health(source).to_wire();
+        place.source_health = health_of(map, source).to_wire();
     }
     Ok(place)
+}
+
+fn health_of(map: &ClusterMap, disk: DiskId) -> Health {
+    let health = map.disk_health(disk);
+    if map.disk_duty(disk).is_given_up() { health.max(Health::Suspect) } else { health }
 }
 
 fn node_of(map: &ClusterMap, disk: DiskId) -> Result<&Node, String> {

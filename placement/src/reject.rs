@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::domain::{Domain, FailureDomain};
 use crate::map::ClusterMap;
 use crate::profile::Profile;
-use crate::topology::{Disk, Health};
+use crate::topology::{Disk, Duty, Health};
 
 /// Rejections that one answer carries at most; the rest are only counted.
 pub const REJECTIONS_MAX: usize = 1000;
@@ -30,6 +30,9 @@ pub enum Reason {
     /// The disk or its node is not up.
     #[error("it is {0}")]
     NotUp(Health),
+    /// It takes no slots.
+    #[error("it is {0}")]
+    NotInService(Duty),
     /// Its size is 0.
     #[error("it has no capacity")]
     NoCapacity,
@@ -58,6 +61,7 @@ impl Reason {
         match self {
             Self::NotUp(Health::Down) => "down",
             Self::NotUp(_) => "suspect",
+            Self::NotInService(duty) => duty.name(),
             Self::NoCapacity => "without capacity",
             Self::InGroup => "already in the group",
             Self::Leaving => "being left by the group",
@@ -99,6 +103,7 @@ impl Rejected {
             match domain {
                 _ if kept.contains(&disk.id) => Reason::InGroup,
                 _ if leaving.contains(&disk.id) => Reason::Leaving,
+                _ if disk.duty != Duty::InService => Reason::NotInService(disk.duty),
                 _ if health != Health::Up => Reason::NotUp(health),
                 _ if disk.capacity_bytes == 0 => Reason::NoCapacity,
                 Some(domain) if slots >= profile.m() => {

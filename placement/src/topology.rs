@@ -1,6 +1,6 @@
 //! Nodes and disks: what can fail, and how it is.
 
-use proto::{DiskId, DiskUuid, Incarnation, InvalidInput, Label, NodeId, wire};
+use proto::{DiskId, DiskUuid, Incarnation, InvalidInput, Label, NodeId, Timestamp, wire};
 use serde::Serialize;
 
 /// Longest address of a node, in bytes.
@@ -57,6 +57,69 @@ impl Health {
 }
 
 impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a disk is meant for, beside how it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Duty {
+    /// Takes slots.
+    #[default]
+    InService,
+    /// Takes no slot, and its slots move away; still read and written.
+    Draining,
+    /// As draining, but first in line, and nothing new is written there.
+    Failed,
+    /// Has no slot and never gets one.
+    Retired,
+}
+
+impl Duty {
+    /// From the number in a message.
+    ///
+    /// # Errors
+    ///
+    /// When it is unknown.
+    pub fn from_wire(number: i32) -> Result<Self, InvalidInput> {
+        match wire::Duty::try_from(number) {
+            Ok(wire::Duty::Unspecified) => Ok(Self::InService),
+            Ok(wire::Duty::Draining) => Ok(Self::Draining),
+            Ok(wire::Duty::Failed) => Ok(Self::Failed),
+            Ok(wire::Duty::Retired) => Ok(Self::Retired),
+            Err(_) => Err(InvalidInput::new(format!("duty {number} is unknown: expected 0 to 3"))),
+        }
+    }
+
+    /// The number in a message.
+    pub fn to_wire(self) -> i32 {
+        i32::from(match self {
+            Self::InService => wire::Duty::Unspecified,
+            Self::Draining => wire::Duty::Draining,
+            Self::Failed => wire::Duty::Failed,
+            Self::Retired => wire::Duty::Retired,
+        })
+    }
+
+    /// Words for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InService => "in service",
+            Self::Draining => "draining",
+            Self::Failed => "failed",
+            Self::Retired => "retired",
+        }
+    }
+
+    /// Does nothing new go there, not even to slots that it has?
+    pub fn is_given_up(self) -> bool {
+        self >= Self::Failed
+    }
+}
+
+impl std::fmt::Display for Duty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
@@ -133,6 +196,14 @@ pub struct Disk {
     pub health: Health,
     /// Why it is not up; else empty.
     pub reason: String,
+    /// What it is meant for.
+    pub duty: Duty,
+    /// Why it is not in service; else empty.
+    pub duty_reason: String,
+    /// Shards found damaged on it since `damaged_since`.
+    pub damaged_shards: u32,
+    /// Cluster time at which the count began.
+    pub damaged_since: Timestamp,
 }
 
 impl TryFrom<wire::Disk> for Disk {
@@ -144,7 +215,7 @@ impl TryFrom<wire::Disk> for Disk {
         if id.0 == 0 {
             return Err(bad("0 stands for no disk and cannot be an id".into()));
         }
-        if wire.reason.len() > REASON_BYTES_MAX {
+        if wire.reason.len().max(wire.duty_reason.len()) > REASON_BYTES_MAX {
             return Err(bad(format!("the reason has more than {REASON_BYTES_MAX} bytes")));
         }
         Ok(Self {
@@ -155,6 +226,10 @@ impl TryFrom<wire::Disk> for Disk {
             capacity_bytes: wire.capacity_bytes,
             health: Health::from_wire(wire.health).map_err(|e| bad(e.to_string()))?,
             reason: wire.reason,
+            duty: Duty::from_wire(wire.duty).map_err(|e| bad(e.to_string()))?,
+            duty_reason: wire.duty_reason,
+            damaged_shards: wire.damaged_shards,
+            damaged_since: Timestamp::from_millis(wire.damaged_since_ms),
         })
     }
 }
@@ -169,6 +244,10 @@ impl From<&Disk> for wire::Disk {
             capacity_bytes: disk.capacity_bytes,
             health: disk.health.to_wire(),
             reason: disk.reason.clone(),
+            duty: disk.duty.to_wire(),
+            duty_reason: disk.duty_reason.clone(),
+            damaged_shards: disk.damaged_shards,
+            damaged_since_ms: disk.damaged_since.as_millis(),
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct DiskUse {
     pub(crate) groups: BTreeSet<GroupId>,
 }
 
-/// Totals of a node over its usable disks: those that are up and have a size.
+/// Totals of a node over its usable disks: those that are up, in service, and have a size.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeUse {
     /// All its disks, usable or not.
@@ -29,21 +29,25 @@ pub(crate) struct NodeUse {
     pub(crate) slots: BTreeMap<ProfileId, u64>,
 }
 
-/// The groups of a profile whose every slot is on a disk that is up.
+/// The groups of a profile whose every slot is on a disk that is up and not given up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writable {
     /// As the policy wants them.
     pub(crate) legal: GroupSet,
+    /// As the policy wants them, but with a slot that is about to leave its disk.
+    pub(crate) leaving: GroupSet,
     /// Below policy.
     pub(crate) below: GroupSet,
 }
 
 impl Writable {
-    /// Files `group` where it belongs now.
-    pub(crate) fn file(&mut self, group: &Group, writable: bool) {
+    /// Files `group` where it belongs now; `leaves`: a slot of it is to leave its disk.
+    pub(crate) fn file(&mut self, group: &Group, writable: bool, leaves: bool) {
         self.legal.remove(group.id);
+        self.leaving.remove(group.id);
         self.below.remove(group.id);
         match (writable, group.below_policy) {
+            (true, false) if leaves => self.leaving.insert(group.id),
             (true, false) => self.legal.insert(group.id),
             (true, true) => self.below.insert(group.id),
             (false, _) => {}

@@ -21,8 +21,8 @@ pub struct Avoid {
 }
 
 /// Up to `limit` groups for a new extent, in order of preference: groups of the profile whose every slot
-/// is on a disk that is up and not to be avoided; legal ones first, then, unless the profile refuses
-/// them, those below policy. `spread` (a random number, say) decides which of the many; equal input gives
+/// is on a disk that is up, not given up and not to be avoided; legal ones first, of these last the ones with
+/// a slot on a disk that is drained; then, unless the profile refuses them, those below policy. `spread` (a random number, say) decides which of the many; equal input gives
 /// equal output.
 ///
 /// The map keeps the writable groups of each profile as a set that can be asked for its n-th member, so
@@ -38,7 +38,8 @@ pub fn pick_for_write(
     let Some(writable) = map.writable(profile) else { return Vec::new() };
     let refuses = map.profiles().get(&profile).is_none_or(|profile| profile.refuse_below_policy());
     let mut picked = Vec::new();
-    let sets = [Some(&writable.legal), Some(&writable.below).filter(|_| !refuses)];
+    let below = Some(&writable.below).filter(|_| !refuses);
+    let sets = [Some(&writable.legal), Some(&writable.leaving), below];
     for set in sets.into_iter().flatten() {
         search(map, set, avoid, limit, spread, &mut picked);
     }

@@ -71,6 +71,10 @@ number_id!(
     BucketId(u32), "bucket-"
 );
 number_id!(
+    /// What an operator began and what takes long; never used again.
+    TaskId(u32), "task-"
+);
+number_id!(
     /// A version of an object: grows with every change of the cluster.
     Version(u64), "version-"
 );

@@ -155,6 +155,11 @@ pub fn rule(call: &Call) -> Rule {
         Call::AddMember(_) => ("add-member", Service::Meta, &[Operator]),
         Call::RemoveMember(_) => ("remove-member", Service::Meta, &[Operator]),
         Call::TransferLeader(_) => ("transfer-leader", Service::Meta, &[Operator]),
+        Call::BeginTask(_) => ("begin-task", Service::Meta, &[Operator]),
+        Call::ListTasks(_) => ("list-tasks", Service::Meta, &[Operator]),
+        Call::SetTask(_) => ("set-task", Service::Meta, &[Operator]),
+        Call::Undrain(_) => ("undrain", Service::Meta, &[Operator]),
+        Call::ForgetNode(_) => ("forget-node", Service::Meta, &[Operator]),
 
         Call::RaftVote(_) => ("raft-vote", Service::Meta, &[Meta]),
         Call::RaftAppend(_) => ("raft-append", Service::Meta, &[Meta]),

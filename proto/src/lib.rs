@@ -18,7 +18,7 @@ pub use error::{Detail, ErrorCode, Failure, InvalidInput, Remedy};
 pub use hint::ObjectHint;
 pub use id::{
     BucketId, ClusterId, CommandId, DiskId, DiskUuid, Epoch, ExtentId, GroupId, Incarnation, MetaId, NodeId,
-    PartitionId, ProfileId, ShardName, SlotIndex, StripeIndex, TenantId, TenantTag, Version,
+    PartitionId, ProfileId, ShardName, SlotIndex, StripeIndex, TaskId, TenantId, TenantTag, Version,
 };
 pub use identity::{Identity, Role};
 pub use name::{BucketName, Label, ObjectKey, OperatorName, ProfileName, TenantName};

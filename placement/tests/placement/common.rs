@@ -42,6 +42,10 @@ pub fn rows(plan: &Plan, sites: usize) -> (Vec<Node>, Vec<Disk>) {
                     capacity_bytes: *capacity_bytes,
                     health: *health,
                     reason: String::new(),
+                    duty: placement::Duty::InService,
+                    duty_reason: String::new(),
+                    damaged_shards: 0,
+                    damaged_since: proto::Timestamp::ZERO,
                 });
             }
         }

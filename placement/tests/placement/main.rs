@@ -3,6 +3,7 @@
 
 mod common;
 mod creation;
+mod duties;
 mod map_rows;
 mod moving;
 mod promise;

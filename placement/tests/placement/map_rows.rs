@@ -53,7 +53,7 @@ proptest! {
     #[test]
     fn hostile_rows_never_panic(
         nodes in prop::collection::vec((0..3u32, 0..5i32), 0..4),
-        disks in prop::collection::vec((0..6u32, 0..3u32, any::<u64>(), 0..5i32), 0..8),
+        disks in prop::collection::vec((0..6u32, 0..3u32, any::<u64>(), 0..5i32, 0..6i32), 0..8),
         code in (0..5u32, 0..5u32, 0..6i32),
         groups in prop::collection::vec((any::<u32>(), 0..4u64, prop::collection::vec((0..6u32, 0..4i32, 0..4u64, 0..6u32), 0..5)), 0..4),
     ) {
@@ -62,9 +62,9 @@ proptest! {
             let row = wire::Node { id, site: "s".into(), rack: format!("r{id}"), address: "a:1".into(), health, incarnation: 0 };
             if let Ok(node) = row.try_into() { map.put_node(node); }
         }
-        for (id, node, capacity_bytes, health) in disks {
+        for (id, node, capacity_bytes, health, duty) in disks {
             let uuid = vec![u8::try_from(id).unwrap(); 16].into();
-            let row = wire::Disk { id, uuid, node, name: "d".into(), capacity_bytes, health, reason: String::new() };
+            let row = wire::Disk { id, uuid, node, name: "d".into(), capacity_bytes, health, duty, ..Default::default() };
             if let Ok(disk) = row.try_into() { let _ = map.put_disk(disk); }
         }
         let row = wire::Profile { id: 1, name: "p".into(), k: code.0, m: code.1, shard_bytes: 65_536, failure_domain: code.2, ..Default::default() };
@@ -72,7 +72,7 @@ proptest! {
         map.put_profile(profile.clone()).unwrap();
         let _ = create_groups(&map, &profile, 3, GroupId(0));
         for (id, epoch, slots) in groups {
-            let slots = slots.into_iter().map(|(disk, state, since_epoch, source_disk)| wire::Slot { disk, state, since_epoch, source_disk });
+            let slots = slots.into_iter().map(|(disk, state, since_epoch, source_disk)| wire::Slot { disk, state, since_epoch, source_disk, task: source_disk });
             let row = wire::Group { id, profile: 1, epoch, slots: slots.collect(), below_policy: false };
             let Ok(group) = Group::try_from(row) else { continue };
             let _ = map.put_group(group.clone());

@@ -25,7 +25,7 @@ proptest! {
         map.put_profile(profile.clone()).unwrap();
         let mut disks: Vec<DiskId> = map.disks().keys().copied().collect();
         disks.sort_by_key(|disk| u64::from(disk.0).wrapping_mul(order | 1).rotate_left(31));
-        let slot = |disk: &DiskId| Slot { disk: *disk, state: SlotState::Whole, since_epoch: Epoch(1) };
+        let slot = |disk: &DiskId| Slot { disk: *disk, state: SlotState::Whole, since_epoch: Epoch(1), task: None };
         let slots = disks.iter().take(profile.slots()).map(slot).collect();
         let mut group = Group { id: GroupId(5), profile: profile.id(), epoch: Epoch(1), slots, below_policy: true };
         map.put_group(group.clone()).unwrap();

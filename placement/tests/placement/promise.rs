@@ -99,7 +99,7 @@ fn a_legal_group_withstands_a_domain() {
 fn the_epoch_of_writing_counts() {
     let map = map(&even(1, 4, 1), 1);
     let code = profile(1, 2, 1, FailureDomain::Node);
-    let slot = |disk, state, since| Slot { disk: DiskId(disk), state, since_epoch: Epoch(since) };
+    let slot = |disk, state, since| Slot { disk: DiskId(disk), state, since_epoch: Epoch(since), task: None };
     let slots = [
         slot(1, SlotState::Whole, 1),
         slot(2, SlotState::Whole, 1),

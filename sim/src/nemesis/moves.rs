@@ -72,7 +72,7 @@ fn move_of(map: &ClusterMap, group: &Group, slot: SlotIndex) -> Option<wire::Mov
     }
     let to = relocate(map, group, slot).ok()?;
     let (group, epoch) = (group.id.0, group.epoch.0);
-    Some(wire::MoveSlot { group, slot: u32::from(to.slot.0), epoch, to_disk: to.to.0 })
+    Some(wire::MoveSlot { group, slot: u32::from(to.slot.0), epoch, to_disk: to.to.0, ..Default::default() })
 }
 
 /// Has the leader decide a move. If the group has changed meanwhile, it stays where it is.

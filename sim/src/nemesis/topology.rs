@@ -109,6 +109,10 @@ mod tests {
                 capacity_bytes: 1 << 30,
                 health: Health::Up,
                 reason: String::new(),
+                duty: placement::Duty::InService,
+                duty_reason: String::new(),
+                damaged_shards: 0,
+                damaged_since: proto::Timestamp::ZERO,
             })
             .unwrap();
         }

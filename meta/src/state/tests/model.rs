@@ -98,7 +98,7 @@ impl Run {
             Step::Move { pick, slot, disk } => {
                 let groups = cluster.machine.map().groups();
                 let group = groups.values().nth(pick % groups.len()).unwrap();
-                let to = wire::MoveSlot { group: group.id.0, slot, epoch: group.epoch.0, to_disk: disk };
+                let to = wire::MoveSlot { group: group.id.0, slot, epoch: group.epoch.0, to_disk: disk, task: 0 };
                 cluster.apply(Action::MoveSlot(to));
             }
             Step::Heal => self.heal(&BTreeSet::new()),

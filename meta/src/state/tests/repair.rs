@@ -120,7 +120,7 @@ fn moves() {
     });
     let (from, to) = (before.slots[0].disk, to.unwrap());
     let move_to = |epoch, disk: proto::DiskId, slot| {
-        Action::MoveSlot(wire::MoveSlot { group: group.0, slot, epoch, to_disk: disk.0 })
+        Action::MoveSlot(wire::MoveSlot { group: group.0, slot, epoch, to_disk: disk.0, task: 0 })
     };
     cluster.refused(move_to(2, to, 0), ErrorCode::StaleEpoch, "epoch 1");
     cluster.refused(move_to(1, before.slots[1].disk, 0), ErrorCode::InvalidRequest, "uses disk");
@@ -171,7 +171,7 @@ fn deletes_reach_the_source_of_a_move() {
     let from = group.slots[0].disk.0;
     let used: Vec<u32> = group.slots.iter().map(|slot| slot.disk.0.div_ceil(2)).collect();
     let to_disk = (1..=4).find(|node| !used.contains(node)).unwrap() * 2;
-    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk }));
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk, task: 0 }));
     let over = cluster.inline("k", b"abc");
     cluster.commit(over);
     for disk in [from, to_disk] {
@@ -194,7 +194,7 @@ fn an_abandoned_disk_drops_last() {
     let old = node(&cluster, from);
     cluster.set_node(old, Health::Down);
     let to_disk = to * 2;
-    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk }));
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk, task: 0 }));
     cluster.verify();
     let kept = |cluster: &Cluster| {
         let rebuild = cluster.take(to, 0).rebuilds.remove(0);
@@ -422,7 +422,7 @@ fn replacements_are_replaced() {
     let used: Vec<u32> = group.slots.iter().map(|slot| slot.disk.0.div_ceil(2)).collect();
     let to = [1, 2, 3, 5].into_iter().find(|node| !used.contains(node)).unwrap();
     let (group, epoch, to_disk) = (group.id.0, group.epoch.0, to * 2);
-    cluster.done(Action::MoveSlot(wire::MoveSlot { group, slot: 0, epoch, to_disk }));
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group, slot: 0, epoch, to_disk, task: 0 }));
     cluster.set_node(to, Health::Down);
     replace(&mut cluster, &[to_disk], &[]);
     assert_eq!(cluster.machine.map().groups()[&proto::GroupId(group)].slots[0].disk, slot.disk);
@@ -473,7 +473,7 @@ fn leftovers_do_not_wait_for_lost_disks() {
     let away = (1..=4).find(|other| slots.iter().all(|slot| node(slot.disk) != *other)).unwrap();
     let out = [away * 2 - 1, away * 2];
     for (epoch, to_disk) in (1..).zip(out) {
-        cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.0, slot: 0, epoch, to_disk }));
+        cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.0, slot: 0, epoch, to_disk, task: 0 }));
         if epoch == 1 {
             assert!(cluster.work(away) > 0);
         }
@@ -499,7 +499,7 @@ fn leftovers_do_not_wait_for_lost_disks() {
     };
     assert_eq!(moves(&cluster), [], "it has not dropped what it kept");
     assert_eq!(cluster.work(node(home)), 1);
-    let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 3, to_disk: home.0 };
+    let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 3, to_disk: home.0, task: 0 };
     assert_eq!(moves(&cluster), [Action::MoveSlot(to)]);
     cluster.done(Action::MoveSlot(to));
     assert!(cluster.work(node(home)) > 0);
@@ -517,7 +517,7 @@ fn sources_are_waited_for() {
     let used: Vec<u32> = group.slots.iter().map(|slot| node(slot.disk)).collect();
     let to = (1..=5).find(|node| !used.contains(node)).unwrap();
     let to_disk = to * 2;
-    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk }));
+    cluster.done(Action::MoveSlot(wire::MoveSlot { group: group.id.0, slot: 0, epoch: 1, to_disk, task: 0 }));
     cluster.set_node(to, Health::Down);
     cluster.set_node(node(from), Health::Down);
     replace(&mut cluster, &[to_disk], &[]);
@@ -588,7 +588,7 @@ fn slots_leave_full_disks() {
     let beside = other_disk(from);
     assert_eq!(next(&cluster, &[free * 2 - 1, free * 2, beside]), []);
     let moves = next(&cluster, &[free * 2, beside]);
-    let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 1, to_disk: free * 2 - 1 };
+    let to = wire::MoveSlot { group: group.0, slot: 0, epoch: 1, to_disk: free * 2 - 1, task: 0 };
     assert_eq!(moves, [Action::MoveSlot(to)]);
     moves.into_iter().for_each(|action| drop(cluster.done(action)));
     assert_eq!(next(&cluster, &[]), [], "it is on its way");
