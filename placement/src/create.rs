@@ -1,8 +1,8 @@
 //! New groups: how many, and on which disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use proto::{DiskId, GroupId};
+use proto::{DiskId, GroupId, NodeId};
 
 use crate::check::check_disks;
 use crate::domain::{DomainRef, FailureDomain};
@@ -69,7 +69,11 @@ pub fn create_substitutes(
     let mut kind = profile.failure_domain();
     while shortage(map, profile, kind).is_some() {
         let Some(inner) = kind.inner() else {
-            return Err(refuse(map, profile, Shortage::Disks { healthy: usable_disks(map) }));
+            return Err(refuse(
+                map,
+                profile,
+                Shortage::Disks { healthy: usable_disks(map, &BTreeSet::new()) },
+            ));
         };
         kind = inner;
     }
@@ -146,15 +150,32 @@ fn refuse(map: &ClusterMap, profile: &Profile, shortage: Shortage) -> NoLegalPla
     NoLegalPlace::new(profile, shortage, Rejected::collect(map, profile, &[], &[], &[]))
 }
 
-fn usable_disks(map: &ClusterMap) -> usize {
-    map.nodes().keys().filter_map(|node| map.node_use(*node)).map(|totals| totals.usable).sum()
+fn usable_disks(map: &ClusterMap, without: &BTreeSet<DiskId>) -> usize {
+    map.nodes().keys().map(|node| usable_on(map, *node, without)).sum()
 }
 
-/// What is missing for a group with at most `m` slots in one domain of `kind`. A domain has room for the
-/// lesser of `m` and its healthy disks; a group fits exactly when the sum of that reaches `k + m`, and
-/// whichever disk with room is taken first, the rest still fits.
+fn usable_on(map: &ClusterMap, node: NodeId, without: &BTreeSet<DiskId>) -> usize {
+    let usable = map.node_use(node).map_or(0, |totals| totals.usable);
+    if without.is_empty() || usable == 0 {
+        return usable;
+    }
+    map.disks_of(node).filter(|disk| map.is_usable(disk) && !without.contains(&disk.id)).count()
+}
+
 fn shortage(map: &ClusterMap, profile: &Profile, kind: FailureDomain) -> Option<Shortage> {
-    let healthy = usable_disks(map);
+    shortage_without(map, profile, kind, &BTreeSet::new())
+}
+
+/// What is missing for a group with at most `m` slots in one domain of `kind`, were the disks in `without`
+/// not there. A domain has room for the lesser of `m` and its healthy disks; a group fits exactly when the
+/// sum of that reaches `k + m`, and whichever disk with room is taken first, the rest still fits.
+pub(crate) fn shortage_without(
+    map: &ClusterMap,
+    profile: &Profile,
+    kind: FailureDomain,
+    without: &BTreeSet<DiskId>,
+) -> Option<Shortage> {
+    let healthy = usable_disks(map, without);
     if healthy < profile.slots() && (kind == FailureDomain::Disk || healthy == 0) {
         return Some(Shortage::Disks { healthy });
     }
@@ -163,7 +184,7 @@ fn shortage(map: &ClusterMap, profile: &Profile, kind: FailureDomain) -> Option<
     }
     let mut usable_in: BTreeMap<DomainRef<'_>, usize> = BTreeMap::new();
     for node in map.nodes().values() {
-        let usable = map.node_use(node.id).map_or(0, |totals| totals.usable);
+        let usable = usable_on(map, node.id, without);
         if usable > 0 {
             let domain = match kind {
                 FailureDomain::Disk | FailureDomain::Node => DomainRef::Node(node.id),

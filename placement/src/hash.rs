@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Mover = 4,
     /// Where the search for a group to write begins.
     Write = 5,
+    /// Which slots a disk gives, and which of equally empty disks takes, when fills are evened.
+    Rebalance = 6,
 }
 
 /// The finaliser of splitmix64 (Steele, Lea, Flood 2014; constants by David Stafford, variant 13).

@@ -11,6 +11,8 @@
 //! | how many groups? | [`groups_wanted`] |
 //! | what next, to bring a group back to its policy? | [`legalize`] |
 //! | where to, from a disk that is drained or dead? | [`relocate`], [`relocate_except`] |
+//! | may these disks be emptied? | [`can_leave`] |
+//! | what moves, so that all disks are equally full? | [`Rebalance`] |
 //! | what becomes of the group? | [`apply_move`], the one gate for moves, and [`slot_rebuilt`] |
 //! | what may be lost at once? | [`tolerance`], [`tolerance_of_written`], [`may_lose`] |
 //! | where may a new extent go? | [`pick_for_write`] |
@@ -46,14 +48,17 @@ mod check;
 mod create;
 mod domain;
 mod explain;
+mod fill;
 mod group;
 mod group_set;
 mod hash;
+mod leave;
 mod map;
 mod moves;
 mod pool;
 mod profile;
 mod reach;
+mod rebalance;
 mod reject;
 mod tolerance;
 mod topology;
@@ -64,13 +69,16 @@ pub use check::{Violation, check_group};
 pub use create::{Choice, SLOTS_PER_DISK, choose_slots, create_groups, create_substitutes, groups_wanted};
 pub use domain::{Domain, FailureDomain};
 pub use explain::{Explanation, SlotExplanation, explain};
+pub use fill::{DiskFill, Imbalance};
 pub use group::{Group, Slot, SlotState, slot_rebuilt};
+pub use leave::{CannotLeave, DrainPlan, can_leave};
 pub use map::ClusterMap;
 pub use moves::{
     Legalize, Move, RelocateError, apply_move, legalize, legalize_except, relocate, relocate_except,
 };
 pub use profile::{Profile, ProfileSettings, SmallObjects};
 pub use reach::to_placement;
+pub use rebalance::{Goal, Plan, PlannedMove, Rebalance, Room, Stuck, StuckBy};
 pub use reject::{NoLegalPlace, REJECTIONS_MAX, Reason, Rejected, Rejection, Shortage};
 pub use tolerance::{Tolerance, may_lose, tolerance, tolerance_of_written};
 pub use topology::{ADDRESS_BYTES_MAX, Disk, Duty, Health, Node, REASON_BYTES_MAX};

@@ -2,13 +2,14 @@
 //! is a change of that page, of its vectors, and of what replicas of different versions agree on.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{DiskId, GroupId, Label, NodeId, ProfileId};
 
 use crate::domain::FailureDomain;
 use crate::hash::{Purpose, rank};
 use crate::map::ClusterMap;
+use crate::topology::Disk;
 
 /// Slots per byte of capacity, as a fraction that is never divided out: no floats, no rounding.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,8 @@ pub(crate) struct Pool<'a> {
     nodes: Vec<PoolNode>,
     racks: usize,
     sites: usize,
+    /// Usable disks that take no slot.
+    closed: BTreeSet<DiskId>,
 }
 
 /// A group in the making: how many of its slots lie where.
@@ -114,7 +117,27 @@ impl<'a> Pool<'a> {
             }
         });
         let nodes = nodes.collect();
-        Self { map, profile, nodes, racks: racks.len(), sites: sites.len() }
+        Self { map, profile, nodes, racks: racks.len(), sites: sites.len(), closed: BTreeSet::new() }
+    }
+
+    /// From now on as if the disk were not usable.
+    pub(crate) fn close(&mut self, disk: DiskId) {
+        let Some(row) = self.map.disks().get(&disk).filter(|row| self.is_open(row)) else { return };
+        self.closed.insert(disk);
+        let (map, profile) = (self.map, self.profile);
+        let Some(node) = self.node_of(disk).and_then(|at| self.nodes.get_mut(at)) else { return };
+        let listed = node.disks.as_mut().and_then(|disks| {
+            let at = disks.iter().position(|candidate| candidate.id == disk)?;
+            Some(disks.remove(at).load)
+        });
+        let load = listed.unwrap_or_else(|| disk_load(map, profile, disk));
+        node.usable = node.usable.saturating_sub(1);
+        node.load.slots = node.load.slots.saturating_sub(load.slots);
+        node.load.capacity = node.load.capacity.saturating_sub(u128::from(row.capacity_bytes));
+    }
+
+    fn is_open(&self, disk: &Disk) -> bool {
+        self.map.is_usable(disk) && !self.closed.contains(&disk.id)
     }
 
     /// A draft of `group` that has slots on `kept`, and may not use `barred` either.
@@ -200,11 +223,12 @@ impl<'a> Pool<'a> {
     }
 
     fn pick_disk(&mut self, draft: &Draft, node: usize) -> Option<DiskId> {
-        let (map, profile) = (self.map, self.profile);
+        let (map, profile, closed) = (self.map, self.profile, &self.closed);
         let node = self.nodes.get_mut(node)?;
         let disks = node.disks.get_or_insert_with(|| {
             let usable = map.disks_of(node.id).filter(|disk| map.is_usable(disk));
-            usable.map(|disk| PoolDisk { id: disk.id, load: disk_load(map, profile, disk.id) }).collect()
+            let open = usable.filter(|disk| !closed.contains(&disk.id));
+            open.map(|disk| PoolDisk { id: disk.id, load: disk_load(map, profile, disk.id) }).collect()
         });
         let free = || disks.iter().filter(|disk| !draft.taken.contains(&disk.id));
         let lowest = lowest(free().map(|disk| disk.load))?;
@@ -227,7 +251,7 @@ impl<'a> Pool<'a> {
         draft.taken.push(disk);
         let Some(at) = self.node_of(disk) else { return };
         let Some(node) = self.nodes.get(at) else { return };
-        if !known && self.map.disks().get(&disk).is_some_and(|disk| self.map.is_usable(disk)) {
+        if !known && self.map.disks().get(&disk).is_some_and(|disk| self.is_open(disk)) {
             bump(&mut draft.usable_taken, at);
         }
         if slot {

@@ -4,8 +4,11 @@
 mod common;
 mod creation;
 mod duties;
+mod leaving;
 mod map_rows;
 mod moving;
 mod promise;
+mod rebalancing;
+mod rebalancing_at_scale;
 mod vectors;
 mod writing;

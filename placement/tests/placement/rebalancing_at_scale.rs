@@ -1,0 +1,56 @@
+//! A tenth of the largest cluster: 150 000 groups of twelve slots on 18 000 disks.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use placement::{ClusterMap, FailureDomain, Goal, Group, Rebalance, Room, can_leave, create_groups};
+use proto::{DiskId, GroupId};
+
+use crate::common::*;
+
+fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = run();
+    eprintln!("{what}: {} ms", begin.elapsed().as_millis());
+    result
+}
+
+/// Racks of 20 nodes of 18 disks.
+fn cluster(racks: usize) -> ClusterMap {
+    map(&even(racks, 20, 18), 1)
+}
+
+/// A whole rack joins 49: the planner keeps its promises, and prints how long it took.
+#[test]
+#[ignore = "takes a minute; prints what it measures"]
+fn a_rack_joins() {
+    let profile = profile(1, 8, 4, FailureDomain::Rack);
+    let mut small = cluster(49);
+    small.put_profile(profile.clone()).unwrap();
+    let groups = timed("create", || create_groups(&small, &profile, 150_000, GroupId(1)).unwrap());
+    drop(small);
+    let mut map = cluster(50);
+    map.put_profile(profile).unwrap();
+    put_all(&mut map, &groups);
+    // Up to a hundredfold.
+    let bytes = |group: GroupId| TB / 1000 * (1 + u64::from(group.0.wrapping_mul(2_654_435_761) >> 16) % 100);
+    let barred = BTreeSet::new();
+    let ask = Rebalance { map: &map, bytes: &bytes, barred: &barred, goal: Goal::default() };
+    let plan = timed("plan", || ask.plan());
+    let total: u64 = groups.iter().map(|group| 12 * bytes(group.id)).sum();
+    eprintln!(
+        "{} moves, {} permille of the bytes; {} -> {}",
+        plan.moves.len(),
+        plan.bytes / (total / 1000),
+        plan.before,
+        plan.after
+    );
+    assert_eq!((plan.stuck, plan.after.outside), (None, 0));
+    let is_free = |_: &Group| true;
+    let next = timed("next moves", || ask.next_moves(Room { moves: 64, per_disk: 2, is_free: &is_free }));
+    assert_eq!(next.len(), 64);
+    let node: BTreeSet<DiskId> = (1..=18).map(DiskId).collect();
+    let drain = timed("can a node leave", || can_leave(&map, &node, &bytes, &Default::default(), 900));
+    eprintln!("{drain:?}");
+    assert!(drain.is_ok());
+}
