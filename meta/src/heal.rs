@@ -2,12 +2,16 @@
 //!
 //! Extents to fill, slots to rebuild and shards to drop need no decision: nodes read them off the tables
 //! ([`take_work`](crate::state::take::take_work)). Left to decide are moves: slots on disks that stay away
-//! go to other disks ([`replace`]), slots that miss what their disk has no room for leave it ([`relieve`]),
-//! and groups that were formed below their policy go back to legal places, one slot at a time, once these
-//! are there. Each round is bounded, looks at the state and at what the leader knows of disks
+//! go to other disks ([`replace`]), slots leave disks that somebody wants empty ([`drain`]), slots that miss what
+//! their disk has no room for leave it ([`relieve`]), groups that were formed below their policy go back to legal
+//! places, one slot at a time, once these are there, and full disks give slots to empty ones ([`even`]). Then what
+//! tasks are over, and which disks are not to be relied on ([`judge`]). Each round is bounded, looks at the state and at what the leader knows of disks
 //! ([`Ailing`]), and goes on where the round before ended; a leader that forgets where it was begins
 //! again, without harm.
 
+mod drain;
+mod even;
+mod judge;
 mod relieve;
 mod replace;
 
@@ -19,6 +23,7 @@ use placement::{Group, Health, Legalize, Move, SlotState, legalize_except};
 use proto::{DiskId, GroupId, Timestamp, wire};
 use wire::command::Action;
 
+use drain::Drainer;
 use relieve::Reliever;
 use replace::Replacer;
 
@@ -37,6 +42,7 @@ const REBUILDING_MAX: usize = 256;
 pub struct Healer {
     after: Option<GroupId>,
     replacer: Replacer,
+    drainer: Drainer,
     reliever: Reliever,
 }
 
@@ -49,6 +55,8 @@ pub struct Ailing {
     pub full: BTreeSet<DiskId>,
     /// Disks without room for what they should make again, and for which groups.
     pub without_room: BTreeSet<(DiskId, GroupId)>,
+    /// The part of the disks, percent, beyond which the cluster gives up none of its own accord.
+    pub share_max_percent: u8,
 }
 
 impl Healer {
@@ -74,14 +82,17 @@ impl Healer {
         if machine.has_expired_commands(now) {
             actions.push(Action::Tick(wire::Tick {}));
         }
+        actions.extend(judge::verdicts(machine, now, ailing));
+        let ailing = &judge::with_given_up(machine, ailing);
         let room = room(machine, &ailing.out);
         if room == 0 {
             return Ok(actions);
         }
         let mut moves = self.replacer.next(machine, kv, ailing, room)?;
-        let taken: BTreeSet<u32> = moves.iter().map(|to| to.group).collect();
         let left = room.saturating_sub(moves.len());
-        moves.extend(self.reliever.next(machine, kv, ailing, &taken, left)?);
+        moves.extend(self.drainer.next(machine, kv, ailing, &groups_of(&moves), left)?);
+        let left = room.saturating_sub(moves.len());
+        moves.extend(self.reliever.next(machine, kv, ailing, &groups_of(&moves), left)?);
         for group in self.look_at(machine) {
             if moves.len() >= room {
                 break;
@@ -91,7 +102,10 @@ impl Healer {
                 moves.extend(next_move(machine, kv, ailing, group)?);
             }
         }
-        actions.extend(moves.into_iter().map(Action::MoveSlot));
+        let left = room.saturating_sub(moves.len());
+        let (evening, end) = even::next(machine, kv, ailing, &groups_of(&moves), left)?;
+        actions.extend(moves.into_iter().chain(evening).map(Action::MoveSlot));
+        actions.extend(end.map(Action::EndTask));
         Ok(actions)
     }
 
@@ -111,6 +125,10 @@ fn room(machine: &Machine, out: &BTreeSet<DiskId>) -> usize {
     let stranded: usize = out.iter().map(|disk| machine.work().rebuilds(*disk).count()).sum();
     let rebuilding = machine.slots_rebuilding().saturating_sub(stranded);
     REBUILDING_MAX.saturating_sub(rebuilding).min(MOVES_MAX)
+}
+
+fn groups_of(moves: &[wire::MoveSlot]) -> BTreeSet<u32> {
+    moves.iter().map(|to| to.group).collect()
 }
 
 /// The move that brings a group closer to its policy, if one can be made now.

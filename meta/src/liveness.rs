@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use env::Monotonic;
-use placement::{ClusterMap, Disk, Health, Node, REASON_BYTES_MAX};
+use placement::{ClusterMap, Disk, Duty, Health, Node, REASON_BYTES_MAX};
 use proto::limits::NAME_BYTES_MAX;
 use proto::{DiskId, ErrorCode, Failure, GroupId, Incarnation, NodeId, wire};
 
@@ -133,8 +133,10 @@ impl Liveness {
         for disk in &down {
             self.down_since.entry(*disk).or_insert(now);
         }
-        let in_use: Vec<DiskId> =
-            down.into_iter().filter(|disk| map.groups_on(*disk).next().is_some()).collect();
+        // What somebody has given up is no part of an outage.
+        let counts =
+            |disk: &DiskId| map.groups_on(*disk).next().is_some() && !map.disk_duty(*disk).is_given_up();
+        let in_use: Vec<DiskId> = down.into_iter().filter(counts).collect();
         let (down, disks) = (in_use.len(), in_use.len().saturating_add(up.len()));
         let is_out = |disk: &DiskId| {
             let since = self.down_since.get(disk);
@@ -180,6 +182,12 @@ impl Liveness {
         reports.filter(|(_, report)| report.full).map(|(disk, _)| *disk)
     }
 
+    /// What disks last reported to hold, in bytes.
+    pub fn used_bytes(&self) -> impl Iterator<Item = (DiskId, u64)> {
+        let reports = self.nodes.values().filter_map(|heard| heard.disks.as_ref()).flatten();
+        reports.map(|(disk, report)| (*disk, report.used_bytes))
+    }
+
     /// Disks that last reported to have no room for what they should make again, and of which groups.
     pub fn without_room(&self) -> impl Iterator<Item = (DiskId, GroupId)> {
         let reports = self.nodes.values().filter_map(|heard| heard.disks.as_ref()).flatten();
@@ -197,6 +205,9 @@ impl Heard {
 
 /// A change of the disk's own health, by the latest heartbeat of its node.
 fn judge_disk(disk: &Disk, report: Option<&wire::DiskReport>) -> Option<wire::DiskHealth> {
+    if disk.duty == Duty::Retired {
+        return None;
+    }
     let reason = report.map_or(UNREPORTED, |report| &report.failure);
     let health = if reason.is_empty() { Health::Up } else { Health::Down };
     (health != disk.health).then(|| wire::DiskHealth {
@@ -330,7 +341,8 @@ mod tests {
             ..Default::default()
         };
         map.put_profile(Profile::try_from(profile).unwrap()).unwrap();
-        let slot = |disk| Slot { disk: DiskId(disk), state: SlotState::Whole, since_epoch: Epoch(1), task: None };
+        let slot =
+            |disk| Slot { disk: DiskId(disk), state: SlotState::Whole, since_epoch: Epoch(1), task: None };
         let slots = vec![slot(1), slot(2), slot(3)];
         let (id, profile) = (GroupId(1), ProfileId(1));
         map.put_group(Group { id, profile, epoch: Epoch(1), slots, below_policy: false }).unwrap();

@@ -17,6 +17,8 @@ pub struct Options {
     pub raft: RaftTimings,
     /// When a silent node is given up.
     pub detection: Detection,
+    /// How fast a node may repair and move, unless a task says otherwise.
+    pub throttle: Throttle,
     /// Proposals that may wait for their commit at once; more are refused as `Overloaded`.
     pub proposals_in_flight_max: usize,
 }
@@ -32,6 +34,15 @@ pub struct RaftTimings {
     pub election_max: Duration,
     /// Entries between two snapshots.
     pub snapshot_every_entries: u64,
+}
+
+/// How fast one node may work for the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// Bytes made again where they were lost; 0 for no limit.
+    pub repair_bytes_per_s: u64,
+    /// Bytes copied because their slot moves; 0 for no limit.
+    pub move_bytes_per_s: u64,
 }
 
 /// When a silent node is given up.
@@ -51,7 +62,8 @@ pub struct Detection {
 
 impl Options {
     /// The defaults: heartbeats of 150 ms, elections after 600 to 1200 ms, suspect after 3 s, down
-    /// after 15 s, out after 10 min unless more than a quarter of the disks is down, a snapshot every 20 000 entries.
+    /// after 15 s, out after 10 min unless more than a quarter of the disks is down, no limit for repair and 64 MiB/s for
+    /// moves, a snapshot every 20 000 entries.
     pub fn new(id: MetaId, listen: impl Into<String>) -> Self {
         Self {
             id,
@@ -69,6 +81,7 @@ impl Options {
                 out_after: Duration::from_mins(10),
                 out_share_max_percent: 25,
             },
+            throttle: Throttle { repair_bytes_per_s: 0, move_bytes_per_s: 64 << 20 },
             proposals_in_flight_max: 1024,
         }
     }

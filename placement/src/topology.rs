@@ -200,7 +200,7 @@ pub struct Disk {
     pub duty: Duty,
     /// Why it is not in service; else empty.
     pub duty_reason: String,
-    /// Shards found damaged on it since `damaged_since`.
+    /// Extents of which shards were found damaged on it since `damaged_since`.
     pub damaged_shards: u32,
     /// Cluster time at which the count began.
     pub damaged_since: Timestamp,

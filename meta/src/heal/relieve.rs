@@ -65,7 +65,7 @@ impl Reliever {
 }
 
 /// Slots that are on their way from the disk to others.
-fn leaving(machine: &Machine, disk: DiskId) -> usize {
+pub(super) fn leaving(machine: &Machine, disk: DiskId) -> usize {
     let groups = machine.map().groups_on(disk);
     groups.filter(|group| group.slots.iter().any(|slot| slot.source() == Some(disk))).count()
 }

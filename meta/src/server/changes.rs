@@ -14,10 +14,7 @@ use crate::state::refused;
 impl<E: Env> Shared<E> {
     /// Proposes what a request asks for, and answers what came of it.
     pub(super) async fn change(self: &Arc<Self>, action: Action) -> Result<Reply, Failure> {
-        let _room = self.proposals.try_acquire().map_err(|_| {
-            Failure::new(ErrorCode::Overloaded, "too many changes wait for their commit: ask again later")
-        })?;
-        match self.propose(action).await? {
+        match self.propose_asked(action).await? {
             Outcome::Done(_) => Ok(Reply::ReportWork(wire::ReportWorkReply {})),
             Outcome::RegisterNode(reply) => Ok(Reply::RegisterNode(reply)),
             Outcome::CreateTenant(reply) => Ok(Reply::CreateTenant(reply)),
@@ -28,8 +25,17 @@ impl<E: Env> Shared<E> {
                 Ok(Reply::CommitObject(reply))
             }
             Outcome::DeleteObject(reply) => Ok(Reply::DeleteObject(reply)),
+            Outcome::Task(_) => Err(Failure::new(ErrorCode::Internal, "a change was answered with a task")),
             Outcome::Failure(failure) => Err(refused(failure)),
         }
+    }
+
+    /// Proposes what somebody asks for; not more at once than there is room for.
+    pub(super) async fn propose_asked(&self, action: Action) -> Result<Outcome, Failure> {
+        let _room = self.proposals.try_acquire().map_err(|_| {
+            Failure::new(ErrorCode::Overloaded, "too many changes wait for their commit: ask again later")
+        })?;
+        self.propose(action).await
     }
 
     /// Proposes an action of cluster time now. What was refused when it was applied is an error as

@@ -75,8 +75,15 @@ async fn round<E: Env>(shared: &Shared<E>, term: u64, memory: &mut Memory) -> Re
     let ailing = {
         let watch = shared.watch(term);
         let (full, without_room) = (watch.liveness.full_disks(), watch.liveness.without_room());
-        Ailing { out: out.clone(), full: full.collect(), without_room: without_room.collect() }
+        let share_max_percent = shared.options.detection.out_share_max_percent;
+        Ailing {
+            out: out.clone(),
+            full: full.collect(),
+            without_room: without_room.collect(),
+            share_max_percent,
+        }
     };
+    shared.node.replica().read(|machine, _| shared.watch(term).pace.note(now, machine.tasks()));
     let actions = shared.node.replica().read(|machine, kv| healer.next(machine, kv, wall, &ailing));
     let actions = actions.map_err(|error| {
         error!(%error, "the state cannot be read: replace the disk of this metadata server");

@@ -1,14 +1,15 @@
 //! A metadata server: its start and end, and how others reach it.
 //!
 //! [`service`] answers requests; [`changes`] are those that go through the log, [`questions`] those
-//! that are answered from the state, [`operations`] those about the servers themselves. [`leading`]
-//! is what the leader does on its own.
+//! that are answered from the state, [`operations`] those about the servers themselves, [`tasks`] those about
+//! what takes long. [`leading`] is what the leader does on its own.
 
 mod changes;
 mod leading;
 mod operations;
 mod questions;
 mod service;
+mod tasks;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -9,6 +9,8 @@ use proto::wire::response::Result as Reply;
 use proto::{DiskId, ErrorCode, Failure, Incarnation, NodeId, wire};
 
 use super::service::{Shared, failed};
+use crate::options::Throttle;
+use crate::pace::throttle_of;
 use crate::state::open::{OpenOptions, Opened, open_put};
 use crate::state::{Error, Machine, list, query, take};
 
@@ -58,9 +60,13 @@ impl<E: Env> Shared<E> {
         self.node.replica().read(|machine, _| {
             let mut watch = self.watch(standing.term);
             watch.liveness.heard(machine.map(), node, incarnation, now, beat.disks)?;
+            let Throttle { repair_bytes_per_s, move_bytes_per_s } =
+                throttle_of(machine, node, &self.options.throttle);
             Ok(wire::HeartbeatReply {
                 map_version: machine.map().version(),
                 work: take::has_work(machine, node),
+                repair_bytes_per_s,
+                move_bytes_per_s,
             })
         })
     }

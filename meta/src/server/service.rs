@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::liveness::Liveness;
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::raft::Node;
 use crate::raft::root::Root;
 
@@ -54,6 +55,7 @@ pub(super) struct Shared<E: Env> {
 pub(super) struct Watch {
     term: u64,
     pub(super) liveness: Liveness,
+    pub(super) pace: Pace,
 }
 
 impl<E: Env> Service<E> {
@@ -103,7 +105,7 @@ impl<E: Env> Shared<E> {
             proposals: Semaphore::new(options.proposals_in_flight_max),
             joining: tokio::sync::Mutex::default(),
             told_uninvited: AtomicBool::new(false),
-            watch: Mutex::new(Watch { term: 0, liveness }),
+            watch: Mutex::new(Watch { term: 0, liveness, pace: Pace::default() }),
             env,
             options,
             local,
@@ -123,7 +125,7 @@ impl<E: Env> Shared<E> {
     pub(super) fn watch(&self, term: u64) -> MutexGuard<'_, Watch> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         if watch.term < term {
-            *watch = Watch { term, liveness: fresh(&self.options) };
+            *watch = Watch { term, liveness: fresh(&self.options), pace: Pace::default() };
         }
         watch
     }
@@ -162,6 +164,12 @@ impl<E: Env> Shared<E> {
             Call::CreateProfile(request) => self.change(Action::CreateProfile(request)).await,
             Call::RegisterNode(request) => self.change(Action::RegisterNode(request)).await,
             Call::ReportWork(request) => self.change(Action::ReportWork(request)).await,
+
+            Call::BeginTask(request) => self.begin_task(request).await.map(Reply::BeginTask),
+            Call::ListTasks(_) => self.list_tasks().await.map(Reply::ListTasks),
+            Call::SetTask(request) => self.set_task(request).await.map(Reply::SetTask),
+            Call::Undrain(request) => self.undrain(request).await.map(Reply::Undrain),
+            Call::ForgetNode(request) => self.forget_node(request).await.map(Reply::ForgetNode),
 
             question => self.ask(question).await,
         }

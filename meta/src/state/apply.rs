@@ -39,6 +39,7 @@ impl Machine {
         let totals = self.totals.clone();
         self.totals.cluster_time_ms = self.totals.cluster_time_ms.max(command.proposed_ms);
         let mut tx = Tx::new(kv, pending, index, self.cluster_time());
+        self.keep_group_bytes(&mut tx);
         let drops = match &command.action {
             Some(Action::Tick(_)) => DROPPED_PER_TICK,
             _ => DROPPED_PER_COMMAND,
@@ -97,6 +98,13 @@ impl Machine {
             Action::SetHealth(health) => self.set_health(tx, health),
             Action::FormSubstitutes(form) => self.form_substitutes(tx, form),
             Action::MoveSlot(to) => self.move_slot(tx, to),
+            Action::BeginTask(begin) => self.begin_task(tx, &begin),
+            Action::SetTask(set) => self.set_task(tx, &set),
+            Action::Undrain(undrain) => self.undrain(tx, &undrain),
+            Action::ForgetNode(forget) => self.forget_node(tx, &forget),
+            Action::EndTask(end) => self.end_task(tx, &end),
+            Action::FailDisk(fail) => self.fail_disk(tx, fail),
+            Action::ForgetLeftovers(forget) => self.forget_leftovers(tx, &forget),
             Action::Tick(_) => Ok(Answer::Done(true)),
         }
     }
@@ -129,12 +137,19 @@ fn id_of(action: &Action) -> Option<&[u8]> {
         Action::CreateProfile(create) => Some(&create.command_id),
         Action::CommitObject(commit) => Some(&commit.command_id),
         Action::DeleteObject(delete) => Some(&delete.command_id),
+        Action::BeginTask(begin) => Some(&begin.command_id),
+        Action::SetTask(set) => Some(&set.command_id),
+        Action::Undrain(undrain) => Some(&undrain.command_id),
+        Action::ForgetNode(forget) => Some(&forget.command_id),
         Action::FoundCluster(_)
         | Action::RegisterNode(_)
         | Action::ReportWork(_)
         | Action::SetHealth(_)
         | Action::FormSubstitutes(_)
         | Action::MoveSlot(_)
+        | Action::EndTask(_)
+        | Action::FailDisk(_)
+        | Action::ForgetLeftovers(_)
         | Action::Tick(_) => None,
     }
 }
@@ -153,7 +168,9 @@ fn repeated(action: &Action, stored: wire::CommandRow) -> Result<Answer, Error> 
         }
         (Action::CreateTenant(_), Some(answer @ Answer::CreateTenant(_)))
         | (Action::CreateBucket(_), Some(answer @ Answer::CreateBucket(_)))
-        | (Action::CreateProfile(_), Some(answer @ Answer::CreateProfile(_))) => Ok(answer),
+        | (Action::CreateProfile(_), Some(answer @ Answer::CreateProfile(_)))
+        | (Action::BeginTask(_) | Action::SetTask(_), Some(answer @ Answer::Task(_)))
+        | (Action::Undrain(_) | Action::ForgetNode(_), Some(answer @ Answer::Done(_))) => Ok(answer),
         _ => Err(invalid(
             "another command was carried out under this command id: make a new id for each command",
         )),

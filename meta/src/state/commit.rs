@@ -139,6 +139,7 @@ impl Machine {
             version: tx.version.0,
         };
         self.totals.extents = self.totals.extents.saturating_add(1);
+        self.count_bytes(tx, extent.group, 0, extent.length);
         self.set_missing(tx, extent.group, extent.id, row, extent.missing)
     }
 }

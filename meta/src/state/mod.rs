@@ -5,8 +5,8 @@
 //! caller writes together with the index of the log; equal logs give equal rows, byte for byte, however
 //! the commands are spread over batches and whenever the process restarts.
 //!
-//! Memory holds what every call needs: the cluster map, the counters, tenants and buckets, and which disk
-//! has work. All else is read from the store. [`Machine::load`] makes memory from the rows alone.
+//! Memory holds what every call needs: the cluster map, the counters, tenants and buckets, tasks, bytes by group,
+//! and which disk has work. All else is read from the store. [`Machine::load`] makes memory from the rows alone.
 //!
 //! Promises:
 //!
@@ -21,9 +21,12 @@
 //! Left to others: agreeing on the order of commands, waiting, who may send what.
 
 mod apply;
+pub mod begin;
 mod commit;
 mod delete;
+mod duty;
 mod error;
+mod group_bytes;
 pub mod list;
 mod moves;
 mod objects;
@@ -37,6 +40,7 @@ mod report;
 pub mod status;
 pub mod tables;
 pub mod take;
+pub mod tasks;
 mod tenancy;
 mod topology;
 mod tx;
@@ -64,11 +68,14 @@ pub use profiles::SUBSTITUTES_MAX;
 pub use report::REPORT_ITEMS_MAX;
 
 pub(crate) use apply::refused;
+pub(crate) use duty::damage_is_old;
 pub(crate) use moves::{leftover_disks, to_placement_with_kept};
 pub(crate) use register::shortened;
 
 use crate::state::error::corrupt;
+use crate::state::group_bytes::GroupBytes;
 use crate::state::tables as t;
+use crate::state::tasks::Tasks;
 use crate::state::tx::{Tx, decode, for_each_row, row};
 use crate::state::work_index::WorkIndex;
 
@@ -81,6 +88,8 @@ pub struct Machine {
     buckets: BTreeMap<BucketId, wire::BucketRow>,
     bucket_ids: BTreeMap<(TenantId, String), BucketId>,
     work: WorkIndex,
+    tasks: Tasks,
+    group_bytes: GroupBytes,
     /// No command older than this has a row.
     oldest_command: Option<CommandId>,
 }
@@ -89,7 +98,8 @@ impl Machine {
     /// Reads the state from its rows; an empty store is a cluster that is not founded yet.
     ///
     /// Takes time with the numbers of groups, buckets, incomplete extents and undropped garbage, not
-    /// with that of objects.
+    /// with that of objects; but once with that of all extents, when the state is from before bytes were counted
+    /// by group.
     ///
     /// # Errors
     ///
@@ -100,6 +110,11 @@ impl Machine {
         machine.load_map(kv)?;
         machine.load_names(kv)?;
         machine.load_work(kv)?;
+        for_each_row(kv, t::TASKS, t::whole_table(), |_, value| {
+            machine.tasks.remember(decode(t::TASKS, value)?);
+            Ok(())
+        })?;
+        machine.group_bytes = group_bytes::load(kv, machine.totals.group_bytes_kept)?;
         let first = kv.scan(t::COMMANDS, &t::whole_table(), env::Order::Ascending, 1)?;
         machine.oldest_command = first.first().map(|(key, _)| t::command_of(key)).transpose()?;
         Ok(machine)

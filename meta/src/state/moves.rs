@@ -36,7 +36,11 @@ impl Machine {
             );
             return Err(invalid(sentence));
         }
-        let after = apply_move(&self.map, &before, slot, target)?;
+        let mut after = apply_move(&self.map, &before, slot, target)?;
+        let place = usize::from(slot.0);
+        if let (Some(was), Some(is)) = (before.slots.get(place), after.slots.get_mut(place)) {
+            is.task = self.task_of_move(was, target, to.task);
+        }
         let abandoned = abandoned(&before, &after, slot);
         self.put_group(tx, after).map_err(broken)?;
         self.abandon(tx, group, slot, &abandoned)?;

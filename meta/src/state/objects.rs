@@ -81,6 +81,7 @@ impl Machine {
         self.count_missing(row.missing, 0);
         self.totals.extents = self.totals.extents.saturating_sub(1);
         self.totals.garbage_extents = self.totals.garbage_extents.saturating_add(1);
+        self.count_bytes(tx, id, row.length, 0);
         if row.missing != 0 {
             tx.delete(t::INCOMPLETE, key.clone());
         }

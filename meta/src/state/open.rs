@@ -164,7 +164,8 @@ fn good_enough<'a>(machine: &'a Machine, profile: &Profile, spread: u64) -> Vec<
     let start = GroupId(u32::try_from(spread % ids).unwrap_or_default());
     let mut best = Vec::new();
     for (_, group) in all.range(start..).chain(all.range(..start)).take(PROBES_MAX) {
-        let lost = group.slots.iter().filter(|slot| map.disk_health(slot.disk) != Health::Up).count();
+        let is_lost = |disk| map.disk_health(disk) != Health::Up || map.disk_duty(disk).is_given_up();
+        let lost = group.slots.iter().filter(|slot| is_lost(slot.disk)).count();
         let enough = profile.slots().saturating_sub(lost) >= profile.min_durable();
         if group.profile == profile.id() && enough {
             best.push((group.below_policy, lost, group));

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use env::KvRead;
-use placement::{Disk, Group, Health, Node, REASON_BYTES_MAX, check_group};
-use proto::{DiskId, DiskUuid, ErrorCode, GroupId, Label, NodeId, wire};
+use placement::{Disk, Duty, Group, Health, Node, REASON_BYTES_MAX, check_group};
+use proto::{DiskId, DiskUuid, ErrorCode, GroupId, Label, NodeId, Timestamp, wire};
 use wire::outcome::Outcome as Answer;
 
+use crate::state::duty::RETIRED;
 use crate::state::error::{Error, broken, invalid, refuse};
+use crate::state::tasks::describe;
 use crate::state::{Machine, Tx};
 
 /// Disks of one node.
@@ -52,7 +54,7 @@ impl Machine {
         let mut changed = self.put_node(tx, node);
         let mut disks = Vec::new();
         for disk in reported {
-            let disk = self.identify(id, disk);
+            let disk = self.identify(tx, id, disk);
             if self.map.disks().get(&disk.id).is_some_and(|before| before.node != id) {
                 touched.insert(disk.id);
             }
@@ -71,23 +73,62 @@ impl Machine {
         }))
     }
 
-    /// The disk under its known id, or a new one.
-    fn identify(&mut self, node: NodeId, reported: Reported) -> Disk {
-        let id = self.map.disk_by_uuid(reported.uuid).map(|disk| disk.id).unwrap_or_else(|| {
-            let id = self.totals.next_disk.max(1);
-            self.totals.next_disk = id.saturating_add(1);
-            DiskId(id)
-        });
-        let health = if reported.failure.is_empty() { Health::Up } else { Health::Down };
+    /// The disk under its known id, or a new one. What a disk is meant for stays; one that is retired stays down.
+    fn identify<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, node: NodeId, reported: Reported) -> Disk {
+        let Reported { uuid, name, capacity_bytes, failure } = reported;
+        let health = if failure.is_empty() { Health::Up } else { Health::Down };
+        if let Some(known) = self.map.disk_by_uuid(uuid) {
+            let (health, reason) = match known.duty {
+                Duty::Retired => (Health::Down, RETIRED.to_owned()),
+                _ => (health, failure),
+            };
+            return Disk { node, name, capacity_bytes, health, reason, ..known.clone() };
+        }
+        let id = DiskId(self.totals.next_disk.max(1));
+        self.totals.next_disk = id.0.saturating_add(1);
+        self.note_replacement(tx, node, &name, id);
+        let (duty, duty_reason) = self.drain_with_its_node(tx, node, id).unwrap_or_default();
+        let (damaged_shards, damaged_since) = (0, Timestamp::ZERO);
+        let reason = failure;
         Disk {
             id,
-            uuid: reported.uuid,
+            uuid,
             node,
-            name: reported.name,
-            capacity_bytes: reported.capacity_bytes,
+            name,
+            capacity_bytes,
             health,
-            reason: reported.failure,
+            reason,
+            duty,
+            duty_reason,
+            damaged_shards,
+            damaged_since,
         }
+    }
+
+    /// A new disk of the name that one has which is being replaced comes in its place.
+    fn note_replacement<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, node: NodeId, name: &Label, new: DiskId) {
+        let old = self.map.disks_of(node).filter(|old| old.name == *name);
+        let task = old
+            .filter_map(|old| self.tasks.of_disk(old.id))
+            .find(|task| task.kind() == wire::TaskKind::ReplaceDisk && task.to_disk == 0);
+        if let Some(task) = task.cloned() {
+            self.put_task(tx, wire::Task { to_disk: new.0, ..task });
+        }
+    }
+
+    /// A new disk of a node that is drained gets no slots either.
+    fn drain_with_its_node<K: KvRead>(
+        &mut self,
+        tx: &mut Tx<'_, K>,
+        node: NodeId,
+        new: DiskId,
+    ) -> Option<(Duty, String)> {
+        let mut task = self.tasks.active().find(|task| task.node == node.0)?.clone();
+        let reason = describe(&task);
+        task.disks.push(new.0);
+        task.disks.sort_unstable();
+        self.put_task(tx, task);
+        Some((Duty::Draining, reason))
     }
 
     /// The node's other disks are down: nobody serves them.
@@ -101,7 +142,8 @@ impl Machine {
             self.map.disks_of(node).filter(|disk| !attached.contains(&disk.id)).cloned().collect();
         let mut changed = false;
         for disk in others {
-            let disk = Disk { health: Health::Down, reason: NOT_ATTACHED.to_owned(), ..disk };
+            let reason = if disk.duty == Duty::Retired { RETIRED } else { NOT_ATTACHED };
+            let disk = Disk { health: Health::Down, reason: reason.to_owned(), ..disk };
             changed |= self.put_disk(tx, disk).map_err(broken)?;
         }
         Ok(changed)

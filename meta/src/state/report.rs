@@ -3,8 +3,10 @@
 //! Reports come late, twice, and about a map that has changed since: what does not fit the state any
 //! more is passed over, and what fits has the same effect each time.
 
+use std::collections::BTreeMap;
+
 use env::{KvRead, StorageError};
-use placement::{Group, Health, Slot, SlotState, slot_rebuilt};
+use placement::{Disk, Duty, Group, Health, Slot, SlotState, slot_rebuilt};
 use proto::limits::WORK_PAGE_MAX;
 use proto::{DiskId, Epoch, ExtentId, GroupId, NodeId, SlotIndex, wire};
 use wire::outcome::Outcome as Answer;
@@ -38,6 +40,7 @@ impl Machine {
             report.rebuilt.len(),
             report.lost.len(),
             report.strays.len(),
+            report.damaged.len(),
         ];
         let items = items.into_iter().fold(0, usize::saturating_add);
         if items > REPORT_ITEMS_MAX {
@@ -50,6 +53,7 @@ impl Machine {
         let rebuilt = parse(report.rebuilt)?;
         let lost = parse(report.lost)?;
         let strays = parse(report.strays)?;
+        let damaged = parse(report.damaged)?;
         let node = NodeId(report.node);
         for item in self.of_node(node, dropped) {
             self.dropped(tx, &item)?;
@@ -65,6 +69,7 @@ impl Machine {
         for item in self.of_node(node, lost) {
             self.lost(tx, &item)?;
         }
+        self.damaged(tx, self.of_node(node, damaged))?;
         for item in self.of_node(node, strays) {
             self.stray(tx, &item)?;
         }
@@ -74,10 +79,10 @@ impl Machine {
         Ok(Answer::Done(true))
     }
 
-    /// A node speaks for its own disks alone.
+    /// A node speaks for its own disks alone, and nobody for a disk that is retired.
     fn of_node(&self, node: NodeId, items: Vec<Item>) -> Vec<Item> {
-        let disks = self.map.disks();
-        items.into_iter().filter(|item| disks.get(&item.disk).is_some_and(|disk| disk.node == node)).collect()
+        let speaks_for = |disk: &Disk| disk.node == node && disk.duty != Duty::Retired;
+        items.into_iter().filter(|item| self.map.disks().get(&item.disk).is_some_and(speaks_for)).collect()
     }
 
     fn dropped<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item) -> Result<(), StorageError> {
@@ -89,13 +94,7 @@ impl Machine {
         let done = wire::GarbageSlot { slot: u32::from(item.slot.0), disk: item.disk.0 };
         let before = row.slots.clone();
         row.slots.retain(|slot| *slot != done);
-        self.work.garbage(item.group, &before, &row.slots);
-        if row.slots.is_empty() {
-            self.totals.garbage_extents = self.totals.garbage_extents.saturating_sub(1);
-            tx.delete(t::GARBAGE, key);
-        } else if row.slots.len() < before.len() {
-            tx.put(t::GARBAGE, key, &row);
-        }
+        self.put_garbage(tx, item.group, key, &before, &row);
         Ok(())
     }
 
@@ -130,13 +129,25 @@ impl Machine {
         Ok(())
     }
 
-    fn lost<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item) -> Result<(), Error> {
+    /// True when that was not known.
+    fn lost<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, item: &Item) -> Result<bool, Error> {
         let group = self.map.groups().get(&item.group);
         let slot = group.and_then(|group| group.slot(item.slot).ok());
-        if slot.is_some_and(|slot| slot.disk == item.disk) {
-            self.mark(tx, item, |missing| missing | bit(item.slot.0.into()))?;
+        if slot.is_none_or(|slot| slot.disk != item.disk) {
+            return Ok(false);
         }
-        Ok(())
+        self.mark(tx, item, |missing| missing | bit(item.slot.0.into()))
+    }
+
+    /// Lost, and counted against the disk: once, however often it is reported before it is made again.
+    fn damaged<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, items: Vec<Item>) -> Result<(), Error> {
+        let mut found: BTreeMap<DiskId, u32> = BTreeMap::new();
+        for item in items {
+            if self.lost(tx, &item)? {
+                *found.entry(item.disk).or_default() += 1;
+            }
+        }
+        found.into_iter().try_for_each(|(disk, found)| self.count_damage(tx, disk, found))
     }
 
     /// A disk has shards of a slot without a part in the group, such as from a write that was under way when
@@ -155,15 +166,12 @@ impl Machine {
         tx: &mut Tx<'_, K>,
         item: &Item,
         mask: impl Fn(u32) -> u32,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let row = tx.row::<wire::ExtentRow>(t::EXTENTS, &t::extent_key(item.group, item.extent))?;
-        if let Some(row) = row
-            && mask(row.missing) != row.missing
-        {
-            let missing = mask(row.missing);
-            self.set_missing(tx, item.group, item.extent, row, missing)?;
-        }
-        Ok(())
+        let Some(row) = row.filter(|row| mask(row.missing) != row.missing) else { return Ok(false) };
+        let missing = mask(row.missing);
+        self.set_missing(tx, item.group, item.extent, row, missing)?;
+        Ok(true)
     }
 
     /// True when the map has changed.
@@ -172,10 +180,13 @@ impl Machine {
         if slot.state == SlotState::Whole {
             return Ok(false);
         }
-        let source = slot.source();
+        let (source, task) = (slot.source(), slot.task);
         let whole = slot_rebuilt(group, item.slot).map_err(broken)?;
         self.put_group(tx, whole).map_err(broken)?;
         self.abandon(tx, item.group, item.slot, source.as_slice())?;
+        if let Some(task) = task {
+            self.count_moved(tx, task, item.group);
+        }
         Ok(true)
     }
 

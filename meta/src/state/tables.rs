@@ -17,6 +17,8 @@
 //! incomplete  partition u16 | group u32  | extent 16 B       missing u32, never 0
 //! garbage     partition u16 | group u32  | extent 16 B       GarbageRow
 //! commands    partition u16 | command 16 B                   CommandRow
+//! tasks       partition u16 | task u32                       Task
+//! group_bytes partition u16 | group u32                      bytes of objects u64, never 0
 //! ```
 //!
 //! In `garbage`, the extent 0 stands for all that a slot has left on a disk that it moved away from; no
@@ -54,9 +56,27 @@ pub const GARBAGE: Table = "garbage";
 /// Outcomes of commands that may be repeated.
 pub const COMMANDS: Table = "commands";
 
+/// What operators and the cluster itself have begun.
+pub const TASKS: Table = "tasks";
+/// How many bytes of objects each group holds.
+pub const GROUP_BYTES: Table = "group_bytes";
+
 /// All tables of the state.
-pub const ALL: [Table; 12] = [
-    TOTALS, NODES, DISKS, PROFILES, GROUPS, TENANTS, BUCKETS, OBJECTS, EXTENTS, INCOMPLETE, GARBAGE, COMMANDS,
+pub const ALL: [Table; 14] = [
+    TOTALS,
+    NODES,
+    DISKS,
+    PROFILES,
+    GROUPS,
+    TENANTS,
+    BUCKETS,
+    OBJECTS,
+    EXTENTS,
+    INCOMPLETE,
+    GARBAGE,
+    COMMANDS,
+    TASKS,
+    GROUP_BYTES,
 ];
 
 /// The only partition for now.
@@ -80,7 +100,7 @@ pub fn totals_key() -> Bytes {
     key(&[])
 }
 
-/// Key of a row with a number of its own: node, disk, profile, group, tenant or bucket.
+/// Key of a row with a number of its own: node, disk, profile, group, tenant, bucket or task.
 pub fn number_key(number: u32) -> Bytes {
     key(&[&number.to_be_bytes()])
 }
@@ -161,6 +181,19 @@ pub(crate) fn mask_of(value: &[u8]) -> Result<u32, StorageError> {
         .map_err(|_| corrupt(format!("a row of incomplete has {} bytes, expected 4", value.len())))
 }
 
+/// The value of a row of `group_bytes`.
+pub(crate) fn bytes_value(bytes: u64) -> Bytes {
+    Bytes::copy_from_slice(&bytes.to_be_bytes())
+}
+
+/// The number in a row of `group_bytes`.
+pub(crate) fn bytes_of(value: &[u8]) -> Result<u64, StorageError> {
+    value
+        .try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| corrupt(format!("a row of group_bytes has {} bytes, expected 8", value.len())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +209,9 @@ mod tests {
         assert_eq!(&extent_key(GroupId(258), extent)[..], bytes);
         assert_eq!(&command_key(CommandId(1))[..], b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01");
         assert_eq!(&mask_value(5)[..], b"\0\0\0\x05");
+        assert_eq!(&bytes_value(258)[..], b"\0\0\0\0\0\0\x01\x02");
+        assert_eq!(bytes_of(&bytes_value(u64::MAX)).unwrap(), u64::MAX);
+        assert!(bytes_of(b"\0\0\0\x05").is_err());
     }
 
     /// Keys parse back, and what is no such key is an error.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use env::KvRead;
-use placement::{Disk, Health, Node, REASON_BYTES_MAX};
+use placement::{Disk, Duty, Health, Node, REASON_BYTES_MAX};
 use proto::{ClusterId, DiskId, ErrorCode, Incarnation, InvalidInput, NodeId, wire};
 use wire::outcome::Outcome as Answer;
 
@@ -18,6 +18,7 @@ impl Machine {
         }
         if self.totals.cluster_id.is_empty() {
             self.totals.cluster_id = found.cluster_id;
+            self.totals.group_bytes_kept = true;
         } else if self.totals.cluster_id != found.cluster_id {
             let sentence = "the cluster is founded already: to add this server, use `clusterctl meta add`";
             return Err(refuse(ErrorCode::AlreadyBootstrapped, sentence));
@@ -49,7 +50,9 @@ impl Machine {
                     item.disk
                 )));
             }
-            if let Some(disk) = self.map.disks().get(&DiskId(item.disk)) {
+            let disk = self.map.disks().get(&DiskId(item.disk));
+            // Retired is for good: nothing serves it any more.
+            if let Some(disk) = disk.filter(|disk| disk.duty != Duty::Retired) {
                 let reason = if health == Health::Up { String::new() } else { item.reason.clone() };
                 disks.insert(disk.id, Disk { health, reason, ..disk.clone() });
             }

@@ -47,6 +47,8 @@ impl Check<'_> {
         self.expect(|| "buckets".into(), &machine.buckets, &loaded.buckets);
         self.expect(|| "bucket names".into(), &machine.bucket_ids, &loaded.bucket_ids);
         self.expect(|| "index of work".into(), &machine.work, &loaded.work);
+        self.expect(|| "tasks".into(), &machine.tasks, &loaded.tasks);
+        self.expect(|| "bytes by group".into(), &machine.group_bytes, &loaded.group_bytes);
         let maps = [machine, loaded].map(|machine| wire::Map::from(machine.map()));
         self.expect(|| "map".into(), &maps[0], &maps[1]);
         let first = loaded.oldest_command;
@@ -110,11 +112,13 @@ impl Check<'_> {
             Ok(())
         })?;
         let (incomplete, mut count) = (masks.len(), 0u64);
+        let mut bytes: BTreeMap<GroupId, u64> = BTreeMap::new();
         let missing: u64 = masks.values().map(|mask| u64::from(mask.count_ones())).sum();
         for_each_row(kv, t::EXTENTS, t::whole_table(), |key, value| {
             count += 1;
             let id = t::extent_of(&key)?;
             let row: wire::ExtentRow = decode(t::EXTENTS, value)?;
+            *bytes.entry(id.0).or_default() += row.length;
             let mask = masks.remove(&id).unwrap_or_default();
             self.expect(|| format!("mask of extent {id:?}"), mask, row.missing);
             let found = (row.length, BucketId(row.bucket), row.key, row.version);
@@ -124,6 +128,7 @@ impl Check<'_> {
             self.expect(|| format!("object of extent {id:?}"), Some(found), claim);
             Ok(())
         })?;
+        self.expect(|| "bytes of extents by group".into(), &bytes, &self.machine.group_bytes);
         self.expect(
             || "extents of objects without a row".into(),
             claims.into_keys().collect::<Vec<_>>(),

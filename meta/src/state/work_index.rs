@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use placement::{Group, SlotState};
-use proto::{DiskId, GroupId, wire};
+use proto::{DiskId, GroupId, TaskId, wire};
 
 type Counts = BTreeMap<(DiskId, GroupId), u64>;
 
@@ -18,6 +18,8 @@ pub(crate) struct WorkIndex {
     /// Slots that are rebuilding.
     rebuilds: BTreeSet<(DiskId, GroupId)>,
     below_policy: BTreeSet<GroupId>,
+    /// Slots that are rebuilding on a disk because a task moved them there.
+    moving: BTreeMap<(TaskId, DiskId), u64>,
 }
 
 impl WorkIndex {
@@ -27,9 +29,13 @@ impl WorkIndex {
         let old = before.map_or(&[][..], |group| &group.slots);
         for slot in old {
             self.rebuilds.remove(&(slot.disk, id));
+            slot.task.into_iter().for_each(|task| count(&mut self.moving, (task, slot.disk), false));
         }
         for slot in after.slots.iter().filter(|slot| slot.state != SlotState::Whole) {
             self.rebuilds.insert((slot.disk, id));
+        }
+        for slot in &after.slots {
+            slot.task.into_iter().for_each(|task| count(&mut self.moving, (task, slot.disk), true));
         }
         // What a slot misses goes with it; first all out, then all in, should slots trade disks.
         let missed: Vec<Option<u64>> = old.iter().map(|slot| self.fills.remove(&(slot.disk, id))).collect();
@@ -100,6 +106,17 @@ impl WorkIndex {
         self.rebuilds.len()
     }
 
+    /// How many slots are rebuilding because the task moved them.
+    pub(crate) fn moving(&self, task: TaskId) -> u64 {
+        self.moving_to(task).map(|(_, slots)| slots).sum()
+    }
+
+    /// The disks that slots of the task are rebuilding on, and how many.
+    pub(crate) fn moving_to(&self, task: TaskId) -> impl Iterator<Item = (DiskId, u64)> {
+        let disks = (task, DiskId(0))..=(task, DiskId(u32::MAX));
+        self.moving.range(disks).map(|((_, disk), slots)| (*disk, *slots))
+    }
+
     /// The groups below policy.
     pub(crate) fn below_policy(&self) -> &BTreeSet<GroupId> {
         &self.below_policy
@@ -110,7 +127,7 @@ fn pairs(disk: DiskId) -> RangeInclusive<(DiskId, GroupId)> {
     (disk, GroupId(0))..=(disk, GroupId(u32::MAX))
 }
 
-fn count(counts: &mut Counts, pair: (DiskId, GroupId), up: bool) {
+fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, pair: K, up: bool) {
     let before = counts.get(&pair).copied().unwrap_or_default();
     match if up { before.saturating_add(1) } else { before.saturating_sub(1) } {
         0 => drop(counts.remove(&pair)),

@@ -4,6 +4,7 @@ mod commands;
 mod model;
 mod questions;
 mod repair;
+mod tasks;
 
 use std::collections::BTreeSet;
 

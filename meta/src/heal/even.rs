@@ -1,0 +1,70 @@
+//! A rebalance: slots go from full disks to empty ones, as the planner says of the map as it is now.
+//!
+//! No plan is kept. The planner is asked again when most of what it had begun is whole, since it looks at every slot
+//! of the cluster. When it has no more moves and nothing is under way the task is over; that some disks stay
+//! away from the mean, and why, is then its reason.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use env::{KvRead, StorageError};
+use placement::{Goal, Group, Health, PlannedMove, Rebalance, Room};
+use proto::{DiskId, GroupId, TaskId, wire};
+use wire::{TaskKind, TaskState};
+
+use super::{Ailing, move_slot};
+use crate::state::{Machine, leftover_disks};
+
+/// While more slots of a rebalance are under way the planner is not asked.
+const UNDER_WAY_MAX: u64 = 64;
+/// Slots that leave one disk, or come to one, at a time.
+const PER_DISK_MAX: usize = 4;
+
+/// Moves, or the end of the task.
+type Next = (Vec<wire::MoveSlot>, Option<wire::EndTask>);
+
+/// At most `room` moves, at most one for a group and none of the groups `taken`; or the end of the task.
+pub(super) fn next(
+    machine: &Machine,
+    kv: &impl KvRead,
+    ailing: &Ailing,
+    taken: &BTreeSet<u32>,
+    room: usize,
+) -> Result<Next, StorageError> {
+    let nothing = (Vec::new(), None);
+    let mut running = machine.tasks().active().filter(|task| task.state() == TaskState::Running);
+    let Some(task) = running.find(|task| task.kind() == TaskKind::Rebalance) else { return Ok(nothing) };
+    let under_way = machine.work().moving(TaskId(task.id));
+    if room == 0 || under_way >= UNDER_WAY_MAX {
+        return Ok(nothing);
+    }
+    let bytes = |group: GroupId| machine.slot_bytes(group);
+    let question =
+        Rebalance { map: machine.map(), bytes: &bytes, barred: &ailing.full, goal: Goal::default() };
+    let (failed, waits) = (RefCell::new(None), Cell::new(false));
+    let is_free = |group: &Group| {
+        let kept = leftover_disks(kv, group.id).unwrap_or_else(|error| {
+            failed.replace(Some(error));
+            BTreeSet::new()
+        });
+        // What is kept on a disk that answers will soon be dropped.
+        let is_up = |disk: &DiskId| machine.map().disk_health(*disk) == Health::Up;
+        waits.set(waits.get() || taken.contains(&group.id.0) || kept.iter().any(is_up));
+        !taken.contains(&group.id.0) && kept.is_empty()
+    };
+    let moves = question.next_moves(Room { moves: room, per_disk: PER_DISK_MAX, is_free: &is_free });
+    if let Some(error) = failed.take() {
+        return Err(error);
+    }
+    // What is being made, or has to be dropped, may be in the way of the rest.
+    if moves.is_empty() && machine.slots_rebuilding() == 0 && !waits.get() {
+        let reason = question.plan().stuck.map(|stuck| stuck.to_string()).unwrap_or_default();
+        let end = wire::EndTask { id: task.id, state: TaskState::Done.into(), reason };
+        return Ok((Vec::new(), Some(end)));
+    }
+    let move_of = |planned: &PlannedMove| {
+        let group = machine.map().groups().get(&planned.group)?;
+        Some(wire::MoveSlot { task: task.id, ..move_slot(group, planned.step) })
+    };
+    Ok((moves.iter().filter_map(move_of).collect(), None))
+}

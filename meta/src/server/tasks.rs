@@ -1,0 +1,73 @@
+//! Requests about what takes long: drains, replacements, rebalances.
+
+use env::Env;
+use proto::wire::command::Action;
+use proto::wire::outcome::Outcome;
+use proto::{ErrorCode, Failure, wire};
+
+use super::service::{Shared, failed};
+use crate::plan::{Fills, plan};
+
+impl<E: Env> Shared<E> {
+    /// Begins a task, or answers with the one that does the same already. A drain that could not end is refused,
+    /// with what is missing.
+    pub(super) async fn begin_task(
+        &self,
+        mut begin: wire::BeginTask,
+    ) -> Result<wire::BeginTaskReply, Failure> {
+        self.node.linearize().await?;
+        let fills = self.fills();
+        let planned = self.node.replica().read(|machine, _| plan(machine, &begin, &fills)).map_err(failed)?;
+        if begin.dry_run {
+            return Ok(wire::BeginTaskReply { task: None, plan: planned.plan });
+        }
+        if let Some(refused) = planned.refused {
+            return Err(refused);
+        }
+        let counted = planned.plan.as_ref().map(|plan| (plan.slots, plan.bytes)).unwrap_or_default();
+        (begin.slots_total, begin.bytes_total) = counted;
+        let task = self.task_of(Action::BeginTask(begin)).await?;
+        Ok(wire::BeginTaskReply { task: Some(task), plan: planned.plan })
+    }
+
+    pub(super) async fn set_task(&self, set: wire::SetTask) -> Result<wire::SetTaskReply, Failure> {
+        Ok(wire::SetTaskReply { task: Some(self.task_of(Action::SetTask(set)).await?) })
+    }
+
+    pub(super) async fn undrain(&self, undrain: wire::Undrain) -> Result<wire::UndrainReply, Failure> {
+        self.propose_asked(Action::Undrain(undrain)).await.map(|_| wire::UndrainReply {})
+    }
+
+    pub(super) async fn forget_node(
+        &self,
+        forget: wire::ForgetNode,
+    ) -> Result<wire::ForgetNodeReply, Failure> {
+        self.propose_asked(Action::ForgetNode(forget)).await.map(|_| wire::ForgetNodeReply {})
+    }
+
+    pub(super) async fn list_tasks(&self) -> Result<wire::ListTasksReply, Failure> {
+        self.node.linearize().await?;
+        let term = self.node.standing().term;
+        self.node.replica().read(|machine, _| {
+            machine.founded()?;
+            Ok(wire::ListTasksReply {
+                tasks: machine.tasks().all().cloned().collect(),
+                cluster_time_ms: machine.totals().cluster_time_ms,
+                paces: self.watch(term).pace.all(),
+            })
+        })
+    }
+
+    async fn task_of(&self, action: Action) -> Result<wire::Task, Failure> {
+        match self.propose_asked(action).await? {
+            Outcome::Task(task) => Ok(task),
+            _ => Err(Failure::new(ErrorCode::Internal, "a task was answered with something else")),
+        }
+    }
+
+    /// As disks have reported to this leader.
+    fn fills(&self) -> Fills {
+        let watch = self.watch(self.node.standing().term);
+        Fills { used: watch.liveness.used_bytes().collect(), full: watch.liveness.full_disks().collect() }
+    }
+}
