@@ -62,16 +62,18 @@ mod tests {
             rank(Purpose::SlotOrder, GroupId(1), 7),
             rank(Purpose::Mover, GroupId(u32::MAX), u32::MAX),
             hash(Purpose::Write, u64::MAX, 3),
+            rank(Purpose::Rebalance, GroupId(1), 1),
         ];
         assert_eq!(got, VECTORS, "{got:#x?}");
     }
 
-    const VECTORS: [u64; 6] = [
+    const VECTORS: [u64; 7] = [
         0x6c57_95e1_4b3b_7e33,
         0x7095_beeb_d765_75e4,
         0x89c6_b79e_1d39_dd80,
         0xd4aa_a85f_f89c_79da,
         0x6a80_0b37_2486_979b,
         0xc278_1cce_b2a1_db34,
+        0x11eb_726b_c071_1855,
     ];
 }

@@ -15,7 +15,7 @@
 
 use crate::fill::Fill;
 
-use super::seats::{Seat, Seats};
+use super::seats::Seats;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -27,43 +27,21 @@ pub(super) struct Levels {
 
 impl Levels {
     /// `None` when every disk that can give or take is within `slack` of the mean, or nobody can.
-    pub(super) fn find(seats: &Seats, loads: &[u64], mean: Fill, slack: Fill) -> Option<Self> {
-        let sides = Sides { seats, loads };
-        let (high, low) = (mean.plus(slack), mean.minus(slack));
-        let asked = sides.above(high).max(sides.below(low));
-        let possible = sides.above(mean).min(sides.below(mean));
-        let goes = asked.min(possible);
+    pub(super) fn find(seats: &Seats, slack: Fill) -> Option<Self> {
+        let mean = seats.mean();
+        // What sticks out above a level, and what is missing below it on disks that take.
+        let above = |level| seats.usable().map(|(_, end)| u128::from(end.above(level))).sum::<u128>();
+        let takers = || seats.usable().filter(|(_, end)| end.seat.takes);
+        let below = |level| takers().map(|(_, end)| u128::from(end.below(level))).sum::<u128>();
+
+        let asked = above(mean.plus(slack)).max(below(mean.minus(slack)));
+        let goes = asked.min(above(mean)).min(below(mean));
         if goes == 0 {
             return None;
         }
-        let give = search(mean, Fill::MAX, |level| sides.above(level) >= goes);
-        let take = search(Fill::default(), mean, |level| sides.below(level) < goes);
+        let give = search(mean, Fill::MAX, |level| above(level) >= goes);
+        let take = search(Fill::default(), mean, |level| below(level) < goes);
         Some(Self { mean, give, take })
-    }
-}
-
-struct Sides<'a> {
-    seats: &'a Seats,
-    loads: &'a [u64],
-}
-
-impl Sides<'_> {
-    /// What sticks out above a level.
-    fn above(&self, level: Fill) -> u128 {
-        self.sum(|seat, load| load.saturating_sub(level.load(seat.capacity)))
-    }
-
-    /// What is missing below a level, on disks that take.
-    fn below(&self, level: Fill) -> u128 {
-        self.sum(|seat, load| if seat.takes { level.load(seat.capacity).saturating_sub(load) } else { 0 })
-    }
-
-    fn sum(&self, of: impl Fn(&Seat, u64) -> u64) -> u128 {
-        let parts = self
-            .seats
-            .usable()
-            .map(|(at, seat)| u128::from(of(seat, self.loads.get(at).copied().unwrap_or_default())));
-        parts.sum()
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod levels;
 mod mover;
+mod offer;
 mod rule;
 mod seats;
 mod takers;
@@ -163,7 +164,9 @@ impl Rebalance<'_> {
     }
 
     /// The moves that can begin now. To be asked again and again with the map as it is then: when this is
-    /// empty and nothing is under way, it is done. A group has one slot under way at a time.
+    /// empty and no copy is under way, it is done. A group has one slot under way at a time. What is beyond the
+    /// goal for failure domains or large slots, and slots without a byte, wait until no copy is under way,
+    /// whoever began it.
     pub fn next_moves(&self, room: Room<'_>) -> Vec<PlannedMove> {
         if room.moves == 0 {
             return Vec::new();
@@ -171,7 +174,7 @@ impl Rebalance<'_> {
         let asked = *self;
         let mut mover = Mover::new(&asked, Some(room));
         mover.even_bytes();
-        // The number of slots counts when the bytes have settled.
+        // How many slots a disk should have is known when the bytes have settled.
         if mover.moves.is_empty() && mover.moving == 0 {
             mover.even_slots();
         }

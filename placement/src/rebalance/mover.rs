@@ -5,26 +5,21 @@ use std::collections::BTreeMap;
 
 use proto::{DiskId, GroupId, ProfileId};
 
-use crate::domain::FailureDomain;
 use crate::fill::{Fill, Imbalance, imbalance};
 use crate::group::{Group, Slot, SlotState, slot_index};
 use crate::hash::{Purpose, hash, rank};
 use crate::moves::Move;
-use crate::profile::Profile;
 use crate::topology::Health;
 
 use super::levels::Levels;
-use super::rule::{End, Rule, Spread};
-use super::seats::{Seat, Seats};
+use super::offer::{Kept, Offer, Sweep};
+use super::rule::{Rule, Spread};
+use super::seats::{End, Seats};
 use super::takers::Takers;
 use super::{PlannedMove, Rebalance, Room};
 
 /// Times that all disks are looked at, at most: each time was worth it while something moved.
 const ROUNDS_MAX: usize = 16;
-/// Nodes that are looked at for one slot.
-const NODES_MAX: usize = 128;
-/// Nodes of these that may take it: the one with the fewest slots of the group takes it.
-const FITTING_MAX: usize = 8;
 /// A slot with less than this part of what the slots of its disk have on average is not worth a move.
 const GRAIN: u64 = 16;
 /// Clusters of at most so many nodes have groups with several slots on one; these go first.
@@ -45,39 +40,11 @@ struct Moved {
     places: u32,
 }
 
-/// Why slots stayed on disks above the mean.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kept {
-    /// The group may have no slot on any disk that takes.
-    pub(super) by_policy: usize,
-    /// It would bring too much.
-    pub(super) by_size: usize,
-}
-
-/// One sweep over the disks that give.
-struct Sweep {
-    rule: Rule,
-    spread: Spread,
-    takers: Takers,
-}
-
-/// One slot that may go.
-struct Offer<'a> {
-    group: &'a Group,
-    profile: &'a Profile,
-    /// Where the group's slots are.
-    seats: Vec<usize>,
-    place: usize,
-    from: usize,
-    load: u64,
-}
-
 /// See the module.
 pub(super) struct Mover<'a> {
     ask: &'a Rebalance<'a>,
     room: Option<Room<'a>>,
     seats: Seats,
-    loads: Vec<u64>,
     measure: Measure,
     /// Of each disk, the slots that leave it and that come to it.
     under_way: Vec<(usize, usize)>,
@@ -97,7 +64,6 @@ impl<'a> Mover<'a> {
         let mut mover = Self {
             ask,
             room,
-            loads: vec![0; seats.len()],
             measure: Measure::Bytes,
             under_way: vec![(0, 0); seats.len()],
             seats,
@@ -120,9 +86,7 @@ impl<'a> Mover<'a> {
         }
         for slot in &group.slots {
             let Some(at) = self.seats.find(slot.disk) else { continue };
-            if let Some(load) = self.loads.get_mut(at) {
-                *load = load.saturating_add(bytes);
-            }
+            self.seats.add(at, bytes);
             if let Some(from) = slot.source() {
                 let from = self.seats.find(from);
                 self.moving += 1;
@@ -142,14 +106,14 @@ impl<'a> Mover<'a> {
 
     /// How the bytes lie now. Only while bytes are the measure.
     pub(super) fn imbalance(&self) -> Imbalance {
-        let fills = self.seats.usable().map(|(at, seat)| (seat.disk, seat.fill(self.load(at))));
-        imbalance(fills, self.mean(), self.ask.goal.fill())
+        let fills = self.seats.usable().map(|(_, end)| (end.seat.disk, end.fill()));
+        imbalance(fills, self.seats.mean(), self.ask.goal.fill())
     }
 
     /// The disk farthest beyond the goal.
     pub(super) fn worst(&self) -> Option<DiskId> {
-        let (mean, points) = (self.mean(), self.ask.goal.fill());
-        let fills = self.seats.usable().map(|(at, seat)| (seat.fill(self.load(at)), seat.disk));
+        let (mean, points) = (self.seats.mean(), self.ask.goal.fill());
+        let fills = self.seats.usable().map(|(_, end)| (end.fill(), end.seat.disk));
         let beyond = fills.filter(|(fill, _)| fill.is_beyond(mean, points));
         let distance = |fill: Fill| fill.minus(mean).max(mean.minus(fill));
         beyond.max_by_key(|(fill, disk)| (distance(*fill), Reverse(*disk))).map(|(_, disk)| disk)
@@ -164,7 +128,7 @@ impl<'a> Mover<'a> {
     /// Evens the bytes.
     pub(super) fn even_bytes(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            if self.gentle(self.ask.goal.slack(self.mean())) > 0 {
+            if self.gentle(self.ask.goal.slack(self.seats.mean())) > 0 {
                 continue;
             }
             // What is under way may make the firm hand needless.
@@ -182,7 +146,7 @@ impl<'a> Mover<'a> {
         for profile in profiles {
             self.measure_slots(profile);
             for _ in 0..ROUNDS_MAX {
-                if self.gentle(self.mean().divided(GRAIN)) == 0 {
+                if self.gentle(self.seats.mean().divided(GRAIN)) == 0 {
                     break;
                 }
             }
@@ -191,27 +155,21 @@ impl<'a> Mover<'a> {
 
     /// From here on, loads are slots of the profile: each as heavy as makes the mean fill one half.
     fn measure_slots(&mut self, profile: ProfileId) {
-        let mut slots: Vec<u64> = vec![0; self.seats.len()];
-        let (mut total, mut capacity) = (0u64, 0u128);
-        for (slots, at) in slots.iter_mut().zip(0..) {
-            let Some(seat) = self.seats.get(at) else { continue };
-            *slots = self.ask.map.profile_slots_on(profile, seat.disk);
-        }
-        for step in &self.moves {
-            if self.ask.map.groups().get(&step.group).is_some_and(|group| group.profile == profile) {
-                let (from, to) = (self.seats.find(step.step.from), self.seats.find(step.step.to));
-                from.and_then(|at| slots.get_mut(at))
-                    .into_iter()
-                    .for_each(|slots| *slots = slots.saturating_sub(1));
-                to.and_then(|at| slots.get_mut(at)).into_iter().for_each(|slots| *slots += 1);
+        let map = self.ask.map;
+        self.seats.set_loads(|seat| map.profile_slots_on(profile, seat.disk));
+        for PlannedMove { group, step, .. } in &self.moves {
+            if map.groups().get(group).is_some_and(|group| group.profile == profile) {
+                self.seats.find(step.from).into_iter().for_each(|at| self.seats.take(at, 1));
+                self.seats.find(step.to).into_iter().for_each(|at| self.seats.add(at, 1));
             }
         }
-        for (at, seat) in self.seats.usable() {
-            total += slots.get(at).copied().unwrap_or_default();
-            capacity += u128::from(seat.capacity);
+        let (mut slots, mut capacity) = (0u128, 0u128);
+        for (_, end) in self.seats.usable() {
+            slots += u128::from(end.load);
+            capacity += u128::from(end.seat.capacity);
         }
-        let weight = u64::try_from(capacity / 2 / u128::from(total.max(1))).unwrap_or(u64::MAX).max(1);
-        self.loads = slots.into_iter().map(|slots| slots.saturating_mul(weight)).collect();
+        let weight = u64::try_from(capacity / 2 / slots.max(1)).unwrap_or(u64::MAX).max(1);
+        self.seats.scale_loads(weight);
         self.measure = Measure::Slots(profile, weight);
     }
 
@@ -220,7 +178,7 @@ impl<'a> Mover<'a> {
         let before = self.moves.len();
         let few = self.seats.nodes() <= FEW_NODES;
         for spread in [Some(Spread::Better).filter(|_| few), Some(Spread::NoWorse)].into_iter().flatten() {
-            let Some(levels) = Levels::find(&self.seats, &self.loads, self.mean(), slack) else { break };
+            let Some(levels) = Levels::find(&self.seats, slack) else { break };
             self.sweep(Rule::Gentle(levels), spread);
         }
         self.moves.len() - before
@@ -228,8 +186,8 @@ impl<'a> Mover<'a> {
 
     /// Whatever helps those that are beyond the goal; how many moves were made.
     fn firm(&mut self) -> usize {
-        let (before, mean, points) = (self.moves.len(), self.mean(), self.ask.goal.fill());
-        let fills = || self.seats.usable().map(|(at, seat)| (seat.takes, seat.fill(self.load(at))));
+        let (before, mean, points) = (self.moves.len(), self.seats.mean(), self.ask.goal.fill());
+        let fills = || self.seats.usable().map(|(_, end)| (end.seat.takes, end.fill()));
         let lowest = fills().filter(|(takes, _)| *takes).map(|(_, fill)| fill).min().unwrap_or(Fill::MAX);
         if fills().any(|(takes, fill)| fill > mean.plus(points) || (takes && fill.plus(points) < mean)) {
             self.kept = Kept::default();
@@ -242,12 +200,10 @@ impl<'a> Mover<'a> {
         let mut sweep = Sweep { rule, spread, takers: Takers::new(&self.seats) };
         let all = 0..self.seats.len();
         all.for_each(|at| self.file(&mut sweep, at));
-        let giving = self.seats.usable().map(|(at, seat)| (seat, seat.fill(self.load(at)), at));
-        let giving = giving.filter(|(_, fill, _)| rule.gives(*fill));
-        let turn = |(seat, fill, at): (&Seat, Fill, usize)| {
-            (Reverse(fill), hash(Purpose::Rebalance, u64::from(seat.disk.0), 0), at)
-        };
-        let mut giving: Vec<_> = giving.map(turn).collect();
+        let giving = self.seats.usable().filter(|(_, end)| rule.gives(end.fill()));
+        let lot = |disk: DiskId| hash(Purpose::Rebalance, u64::from(disk.0), 0);
+        let mut giving: Vec<_> =
+            giving.map(|(at, end)| (Reverse(end.fill()), lot(end.seat.disk), at)).collect();
         giving.sort_unstable();
         for (_, _, from) in giving {
             if sweep.takers.lowest().is_none() || self.is_used_up() {
@@ -260,18 +216,19 @@ impl<'a> Mover<'a> {
     /// Moves slots off one disk, chosen by lot: so that those that go have, together, what such slots have,
     /// and the slots get even with the bytes.
     fn relieve(&mut self, sweep: &mut Sweep, from: usize) {
-        let Some(disk) = self.seats.get(from).map(|seat| seat.disk) else { return };
+        let Some(End { seat, load }) = self.seats.end(from) else { return };
+        let disk = seat.disk;
         let mut groups: Vec<&Group> = self.ask.map.groups_on(disk).collect();
         groups.sort_by_cached_key(|group| (rank(Purpose::Rebalance, group.id, disk.0), group.id));
         let slots = u64::try_from(groups.len()).unwrap_or(u64::MAX);
-        let least = (self.load(from) / slots.saturating_mul(GRAIN).max(1)).max(1);
+        let least = (load / slots.saturating_mul(GRAIN).max(1)).max(1);
         for group in groups {
-            let fill = self.end(from).map(|end| end.seat.fill(end.load));
+            let fill = self.seats.end(from).map(|end| end.fill());
             if !fill.is_some_and(|fill| sweep.rule.gives(fill)) || self.is_full_up(from) {
                 return;
             }
             let Some(offer) = self.offer(sweep, group, from, least) else { continue };
-            match self.taker(sweep, &offer) {
+            match offer.taker(&self.seats, sweep) {
                 Ok(to) => self.make(sweep, offer, to),
                 Err(kept) if fill > Some(sweep.rule.mean()) => {
                     self.kept.by_policy += kept.by_policy;
@@ -290,7 +247,7 @@ impl<'a> Mover<'a> {
             Measure::Slots(profile, weight) if group.profile == profile && bytes == 0 => weight,
             Measure::Slots(..) => return None,
         };
-        if load < least || !sweep.rule.lets_go(self.end(from)?, load) {
+        if load < least || !sweep.rule.lets_go(self.seats.end(from)?, load) {
             return None;
         }
         let profile = self.ask.map.profiles().get(&group.profile)?;
@@ -317,61 +274,6 @@ impl<'a> Mover<'a> {
         !self.moved.contains_key(&group.id) && group.slots.iter().all(is_well) && (room.is_free)(group)
     }
 
-    /// The disk that takes the slot.
-    fn taker(&self, sweep: &Sweep, offer: &Offer<'_>) -> Result<usize, Kept> {
-        let mut best: Option<((usize, usize), usize)> = None;
-        let mut legal = 0;
-        for node in sweep.takers.nodes().take(NODES_MAX) {
-            let Some(first) = sweep.takers.disks_of(node).next() else { continue };
-            if !self.is_legal(offer, first)
-                || !sweep.spread.allows(
-                    self.others(offer, offer.from, |a, b| a.node == b.node),
-                    self.others(offer, first, |a, b| a.node == b.node),
-                )
-            {
-                continue;
-            }
-            legal += 1;
-            if let Some(to) = sweep.takers.disks_of(node).find(|to| self.can_take(sweep, offer, *to)) {
-                let on_node = self.others(offer, to, |a, b| a.node == b.node);
-                let in_rack = self.others(offer, to, |a, b| a.rack == b.rack);
-                if best.is_none_or(|(fewest, _)| (on_node, in_rack) < fewest) {
-                    best = Some(((on_node, in_rack), to));
-                }
-            }
-            if legal >= FITTING_MAX || best.is_some_and(|(fewest, _)| fewest == (0, 0)) {
-                break;
-            }
-        }
-        let kept =
-            if legal == 0 { Kept { by_policy: 1, by_size: 0 } } else { Kept { by_policy: 0, by_size: 1 } };
-        best.map(|(_, to)| to).ok_or(kept)
-    }
-
-    fn can_take(&self, sweep: &Sweep, offer: &Offer<'_>, to: usize) -> bool {
-        let (Some(from), Some(end)) = (self.end(offer.from), self.end(to)) else { return false };
-        let is_used = offer.seats.contains(&to)
-            || offer.group.slots.iter().any(|slot| slot.source() == Some(end.seat.disk));
-        !is_used && sweep.rule.fits(from, end, offer.load)
-    }
-
-    /// The policy of [`apply_move`](crate::apply_move): no more slots too many than before.
-    fn is_legal(&self, offer: &Offer<'_>, to: usize) -> bool {
-        let kind = offer.profile.failure_domain();
-        let (Some(from), Some(seat)) = (self.seats.get(offer.from), self.seats.get(to)) else { return false };
-        kind == FailureDomain::Disk
-            || from.is_beside(seat, kind)
-            || self.others(offer, to, |a, b| a.is_beside(b, kind)) < offer.profile.m()
-            || self.others(offer, offer.from, |a, b| a.is_beside(b, kind)) >= offer.profile.m()
-    }
-
-    /// Other slots of the group beside a disk.
-    fn others(&self, offer: &Offer<'_>, beside: usize, is_beside: impl Fn(&Seat, &Seat) -> bool) -> usize {
-        let Some(seat) = self.seats.get(beside) else { return 0 };
-        let others = offer.seats.iter().enumerate().filter(|(place, _)| *place != offer.place);
-        others.filter_map(|(_, at)| self.seats.get(*at)).filter(|other| is_beside(seat, other)).count()
-    }
-
     fn make(&mut self, sweep: &mut Sweep, offer: Offer<'_>, to: usize) {
         let Offer { group, mut seats, place, from, load, .. } = offer;
         let ids = |at: usize| self.seats.get(at).map(|seat| seat.disk);
@@ -383,12 +285,8 @@ impl<'a> Mover<'a> {
         }
         let places = self.moved.get(&group.id).map_or(0, |moved| moved.places) | bit(place);
         self.moved.insert(group.id, Moved { seats, places });
-        if let Some(before) = self.loads.get_mut(from) {
-            *before = before.saturating_sub(load);
-        }
-        if let Some(before) = self.loads.get_mut(to) {
-            *before = before.saturating_add(load);
-        }
+        self.seats.take(from, load);
+        self.seats.add(to, load);
         self.note_under_way(Some(from), to);
         self.file(sweep, from);
         self.file(sweep, to);
@@ -396,8 +294,8 @@ impl<'a> Mover<'a> {
 
     /// Notes whether a disk takes still.
     fn file(&self, sweep: &mut Sweep, at: usize) {
-        let Some(end) = self.end(at) else { return };
-        let fill = end.seat.fill(end.load);
+        let Some(end) = self.seats.end(at) else { return };
+        let fill = end.fill();
         let takes = end.seat.takes && sweep.rule.takes(fill) && !self.is_full_up(at);
         sweep.takers.set(&self.seats, at, takes.then_some(fill));
     }
@@ -410,18 +308,6 @@ impl<'a> Mover<'a> {
 
     fn is_used_up(&self) -> bool {
         self.room.is_some_and(|room| self.moves.len() >= room.moves)
-    }
-
-    fn mean(&self) -> Fill {
-        self.seats.mean(&self.loads)
-    }
-
-    fn load(&self, at: usize) -> u64 {
-        self.loads.get(at).copied().unwrap_or_default()
-    }
-
-    fn end(&self, at: usize) -> Option<End<'_>> {
-        self.seats.get(at).map(|seat| End { seat, load: self.load(at) })
     }
 }
 

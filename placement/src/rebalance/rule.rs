@@ -6,30 +6,7 @@
 use crate::fill::Fill;
 
 use super::levels::Levels;
-use super::seats::Seat;
-
-/// A disk with what lies on it now.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct End<'a> {
-    pub(super) seat: &'a Seat,
-    pub(super) load: u64,
-}
-
-impl End<'_> {
-    fn fill(&self) -> Fill {
-        self.seat.fill(self.load)
-    }
-
-    /// How much more than the level lies on it.
-    fn above(&self, level: Fill) -> u64 {
-        self.load.saturating_sub(level.load(self.seat.capacity))
-    }
-
-    /// How much is missing up to the level.
-    fn below(&self, level: Fill) -> u64 {
-        level.load(self.seat.capacity).saturating_sub(self.load)
-    }
-}
+use super::seats::End;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,5 @@
-//! The disks of the map, numbered one after another, with what a planner asks of each again and again.
+//! The disks of the map, numbered one after another, with what lies on each and what a planner asks again and
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,14 @@ pub(super) struct Seat {
 pub(super) struct Seats {
     seats: Vec<Seat>,
     nodes: usize,
+    loads: Vec<u64>,
+}
+
+/// A disk with what lies on it now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End<'a> {
+    pub(super) seat: &'a Seat,
+    pub(super) load: u64,
 }
 
 fn numbered<K: Ord>(seen: &mut BTreeMap<K, usize>, key: K) -> usize {
@@ -36,6 +45,7 @@ fn numbered<K: Ord>(seen: &mut BTreeMap<K, usize>, key: K) -> usize {
 }
 
 impl Seats {
+    /// Without loads.
     pub(super) fn new(map: &ClusterMap, barred: &BTreeSet<DiskId>) -> Self {
         let (mut racks, mut sites) = (BTreeMap::<(&Label, &Label), usize>::new(), BTreeMap::new());
         let places = map.nodes().values().enumerate().map(|(at, node)| {
@@ -49,7 +59,30 @@ impl Seats {
             let takes = usable && !barred.contains(&disk.id);
             Some(Seat { disk: disk.id, node, rack, site, capacity: disk.capacity_bytes, usable, takes })
         });
-        Self { seats: seats.collect(), nodes: places.len() }
+        let seats: Vec<Seat> = seats.collect();
+        Self { loads: vec![0; seats.len()], seats, nodes: places.len() }
+    }
+
+    /// Instead of what was known of each before.
+    pub(super) fn set_loads(&mut self, of: impl Fn(&Seat) -> u64) {
+        self.loads = self.seats.iter().map(of).collect();
+    }
+
+    /// Each as many times.
+    pub(super) fn scale_loads(&mut self, by: u64) {
+        self.loads.iter_mut().for_each(|load| *load = load.saturating_mul(by));
+    }
+
+    pub(super) fn add(&mut self, at: usize, load: u64) {
+        if let Some(before) = self.loads.get_mut(at) {
+            *before = before.saturating_add(load);
+        }
+    }
+
+    pub(super) fn take(&mut self, at: usize, load: u64) {
+        if let Some(before) = self.loads.get_mut(at) {
+            *before = before.saturating_sub(load);
+        }
     }
 
     pub(super) fn nodes(&self) -> usize {
@@ -74,19 +107,36 @@ impl Seats {
         self.seats.binary_search_by_key(&disk, |seat| seat.disk).ok()
     }
 
+    pub(super) fn end(&self, at: usize) -> Option<End<'_>> {
+        self.seats.get(at).zip(self.loads.get(at)).map(|(seat, load)| End { seat, load: *load })
+    }
+
     /// The usable ones, with their numbers.
-    pub(super) fn usable(&self) -> impl Iterator<Item = (usize, &Seat)> {
-        self.seats.iter().enumerate().filter(|(_, seat)| seat.usable)
+    pub(super) fn usable(&self) -> impl Iterator<Item = (usize, End<'_>)> {
+        let ends = self.seats.iter().zip(&self.loads).map(|(seat, load)| End { seat, load: *load });
+        ends.enumerate().filter(|(_, end)| end.seat.usable)
     }
 
     /// The load of all usable disks by their capacity.
-    pub(super) fn mean(&self, loads: &[u64]) -> Fill {
-        let (mut load, mut capacity) = (0u128, 0u128);
-        for (at, seat) in self.usable() {
-            load += u128::from(loads.get(at).copied().unwrap_or_default());
-            capacity += u128::from(seat.capacity);
-        }
-        Fill::of(load, capacity)
+    pub(super) fn mean(&self) -> Fill {
+        let sum = |of: fn(End<'_>) -> u64| self.usable().map(|(_, end)| u128::from(of(end))).sum();
+        Fill::of(sum(|end| end.load), sum(|end| end.seat.capacity))
+    }
+}
+
+impl End<'_> {
+    pub(super) fn fill(&self) -> Fill {
+        self.seat.fill(self.load)
+    }
+
+    /// How much more than the level lies on it.
+    pub(super) fn above(&self, level: Fill) -> u64 {
+        self.load.saturating_sub(level.load(self.seat.capacity))
+    }
+
+    /// How much is missing up to the level.
+    pub(super) fn below(&self, level: Fill) -> u64 {
+        level.load(self.seat.capacity).saturating_sub(self.load)
     }
 }
 
@@ -95,13 +145,13 @@ impl Seat {
         Fill::of(load.into(), self.capacity.into())
     }
 
-    /// True when both lie in one domain of `kind`; two different disks never in one of the innermost.
-    pub(super) fn is_beside(&self, other: &Self, kind: FailureDomain) -> bool {
+    /// The number of its domain of `kind`. Disks have none: a group never has two slots on one.
+    pub(super) fn domain(&self, kind: FailureDomain) -> Option<usize> {
         match kind {
-            FailureDomain::Disk => self.disk == other.disk,
-            FailureDomain::Node => self.node == other.node,
-            FailureDomain::Rack => self.rack == other.rack,
-            FailureDomain::Site => self.site == other.site,
+            FailureDomain::Disk => None,
+            FailureDomain::Node => Some(self.node),
+            FailureDomain::Rack => Some(self.rack),
+            FailureDomain::Site => Some(self.site),
         }
     }
 }

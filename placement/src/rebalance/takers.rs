@@ -1,9 +1,11 @@
 //! The disks that take, emptiest first: by node, since it is nodes that a group has too much of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::domain::FailureDomain;
 use crate::fill::Fill;
 use crate::hash::{Purpose, hash};
+use crate::usage::count;
 
 use super::seats::Seats;
 
@@ -17,6 +19,9 @@ pub(super) struct Takers {
     disks: Vec<BTreeSet<Turn>>,
     /// Of each disk in the set, its turn.
     turns: Vec<Option<Turn>>,
+    /// How many there are in each rack and in each site that has some.
+    racks: BTreeMap<usize, u32>,
+    sites: BTreeMap<usize, u32>,
 }
 
 impl Takers {
@@ -26,26 +31,42 @@ impl Takers {
             nodes: BTreeSet::new(),
             disks: vec![BTreeSet::new(); seats.nodes()],
             turns: vec![None; seats.len()],
+            racks: BTreeMap::new(),
+            sites: BTreeMap::new(),
         }
     }
 
     /// Puts a disk where it belongs with this fill, or takes it out.
     pub(super) fn set(&mut self, seats: &Seats, at: usize, fill: Option<Fill>) {
-        let (Some(seat), Some(turn)) = (seats.get(at), self.turns.get_mut(at)) else { return };
-        let Some(disks) = self.disks.get_mut(seat.node) else { return };
-        let first = |disks: &BTreeSet<Turn>| disks.first().map(|(fill, lot, _)| (*fill, *lot, seat.node));
-        let before = first(disks);
-        if let Some(turn) = turn.take() {
-            disks.remove(&turn);
+        let Some(seat) = seats.get(at) else { return };
+        let after = fill.map(|fill| (fill, hash(Purpose::Rebalance, u64::from(seat.disk.0), 0), at));
+        let Some(before) = self.turns.get_mut(at).map(|turn| std::mem::replace(turn, after)) else { return };
+        self.set_turn(seat.node, before, after);
+        if before.is_some() != after.is_some() {
+            count(&mut self.racks, seat.rack, after.is_some());
+            count(&mut self.sites, seat.site, after.is_some());
         }
-        if let Some(fill) = fill {
-            *turn = Some((fill, hash(Purpose::Rebalance, u64::from(seat.disk.0), 0), at));
-            disks.extend(*turn);
+    }
+
+    fn set_turn(&mut self, node: usize, before: Option<Turn>, after: Option<Turn>) {
+        let Some(disks) = self.disks.get_mut(node) else { return };
+        let first = |disks: &BTreeSet<Turn>| disks.first().map(|(fill, lot, _)| (*fill, *lot, node));
+        let first_before = first(disks);
+        before.map(|turn| disks.remove(&turn));
+        disks.extend(after);
+        let first_after = first(disks);
+        if first_before != first_after {
+            first_before.map(|turn| self.nodes.remove(&turn));
+            self.nodes.extend(first_after);
         }
-        let after = first(disks);
-        if before != after {
-            before.map(|turn| self.nodes.remove(&turn));
-            self.nodes.extend(after);
+    }
+
+    /// Is there one in a domain for which `has_room` holds? Domains within racks are not looked at.
+    pub(super) fn any_in(&self, kind: FailureDomain, has_room: impl Fn(usize) -> bool) -> bool {
+        match kind {
+            FailureDomain::Disk | FailureDomain::Node => true,
+            FailureDomain::Rack => self.racks.keys().any(|rack| has_room(*rack)),
+            FailureDomain::Site => self.sites.keys().any(|site| has_room(*site)),
         }
     }
 

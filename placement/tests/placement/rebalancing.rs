@@ -10,7 +10,7 @@ use placement::{
 use proptest::prelude::*;
 use proto::{DiskId, GroupId, ProfileId};
 
-use crate::common::*;
+use crate::common::{Plan as Layout, *};
 
 type Bytes = BTreeMap<GroupId, u64>;
 
@@ -37,7 +37,7 @@ fn form(map: &mut ClusterMap, profile: &Profile) {
 }
 
 /// Nodes and disks of `after` that `map` does not have yet.
-fn join(map: &mut ClusterMap, after: &Plan_) {
+fn join(map: &mut ClusterMap, after: &Layout) {
     let (nodes, disks) = rows(after, 1);
     nodes
         .into_iter()
@@ -48,8 +48,6 @@ fn join(map: &mut ClusterMap, after: &Plan_) {
     let new: Vec<Disk> = disks.into_iter().filter(|disk| !map.disks().contains_key(&disk.id)).collect();
     new.into_iter().for_each(|disk| map.put_disk(disk).unwrap());
 }
-
-type Plan_ = crate::common::Plan;
 
 /// Bytes by group so that the usable disks are filled to `permille`, in the proportions `weights`.
 fn fill(map: &ClusterMap, permille: u64, weights: impl Fn(u32) -> u64) -> Bytes {
@@ -86,7 +84,7 @@ fn distances(map: &ClusterMap, bytes: &Bytes) -> BTreeMap<DiskId, i64> {
         .collect()
 }
 
-/// Sum of squared distances from the mean, weighed by capacity; exact.
+/// Sum of squared distances from the mean, weighed by capacity.
 fn potential(map: &ClusterMap, bytes: &Bytes) -> f64 {
     let used = used(map, bytes);
     let capacity = |disk: &DiskId| map.disks()[disk].capacity_bytes as f64;
@@ -200,7 +198,7 @@ fn uneven_groups_and_disks() {
         for permille in [300, 700] {
             let case = format!("rs-{k}-{m} on {nodes} nodes at {permille} permille");
             let profile = profile(1, k, m, FailureDomain::Node);
-            let before: Plan_ = vec![(0..nodes).map(sizes).collect()];
+            let before: Layout = vec![(0..nodes).map(sizes).collect()];
             let mut map = map(&before, 1);
             form(&mut map, &profile);
             let bytes =
@@ -370,6 +368,29 @@ proptest! {
         }
         let none = ask(&map, &bytes, &BTreeSet::new(), |ask| ask.next_moves(Room { moves: 50, per_disk: 0, is_free: &is_free }));
         prop_assert_eq!(none, []);
+    }
+}
+
+proptest! {
+    /// Capacities and bytes as large as they can be told neither stop nor hold it.
+    #[test]
+    fn absurd_numbers(
+        capacities in prop::collection::vec(prop_oneof![Just(u64::MAX), Just(1u64), any::<u64>()], 6),
+        sizes in prop::collection::vec(prop_oneof![Just(u64::MAX), Just(0u64), Just(1u64), any::<u64>()], 12),
+    ) {
+        let profile = profile(1, 2, 1, FailureDomain::Node);
+        let mut map = map(&capacities.into_iter().map(|bytes| vec![vec![(bytes, Health::Up)]]).collect(), 1);
+        map.put_profile(profile.clone()).unwrap();
+        let Ok(groups) = create_groups(&map, &profile, 12, GroupId(0)) else { return Ok(()) };
+        put_all(&mut map, &groups);
+        let bytes: Bytes = map.groups().keys().map(|group| (*group, sizes[group.0 as usize])).collect();
+        for planned in plan(&map, &bytes).moves {
+            begin(&mut map, &planned);
+            finish(&mut map, &planned);
+        }
+        let node = BTreeSet::from([DiskId(1)]);
+        let used = map.disks().keys().map(|disk| (*disk, u64::MAX)).collect();
+        let _ = placement::can_leave(&map, &node, &|group| bytes[&group], &used, u32::MAX);
     }
 }
 
