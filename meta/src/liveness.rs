@@ -385,6 +385,30 @@ mod tests {
         assert_eq!(liveness.outs(at(61), &map), Outs::Disks(BTreeSet::from([DiskId(1)])));
     }
 
+    /// What somebody has given up is no part of an outage, and what is retired stays as it is.
+    #[test]
+    fn given_up_disks_are_no_outage() {
+        let (mut liveness, mut map) = (liveness(), map_with_group());
+        let set = |map: &mut ClusterMap, disk, duty| {
+            let disk = Disk { duty, health: Health::Down, ..map.disks()[&DiskId(disk)].clone() };
+            map.put_disk(disk).unwrap();
+        };
+        set(&mut map, 1, Duty::InService);
+        set(&mut map, 3, Duty::InService);
+        liveness.outs(at(0), &map);
+        assert_eq!(liveness.outs(at(60), &map), Outs::HeldBack { down: 2, disks: 3 });
+        set(&mut map, 3, Duty::Failed);
+        assert_eq!(liveness.outs(at(61), &map), Outs::Disks(BTreeSet::from([DiskId(1)])));
+        beat(&mut liveness, &map, 1, 62);
+        beat(&mut liveness, &map, 2, 62);
+        let up = |set: Option<wire::SetHealth>| {
+            set.into_iter().flat_map(|set| set.disks).map(|disk| disk.disk).collect::<Vec<_>>()
+        };
+        assert_eq!(up(liveness.changes(at(62), &map)), [1, 3]);
+        set(&mut map, 3, Duty::Retired);
+        assert_eq!(up(liveness.changes(at(62), &map)), [1]);
+    }
+
     /// A restarted node counts from its registration; its former life is refused.
     #[test]
     fn restarts() {

@@ -4,9 +4,10 @@
 //! at those whose groups have the least tolerance left. A slot is copied from its disk, which is read and
 //! written until the new one is whole; a slot that is still being made on the disk is made there first. Disks that
 //! are not up give nothing now: they come back, or they are out and [`replace`](super::replace) has their slots.
-//! Only a few slots leave one disk at a time, so that it goes on serving.
+//! Only a few slots leave one disk at a time, so that it goes on serving; all disks are left at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use env::{KvRead, StorageError};
 use placement::{Group, Health, Slot, SlotState, relocate_except, tolerance};
@@ -17,8 +18,10 @@ use super::relieve::leaving;
 use super::{Ailing, barred, move_slot};
 use crate::state::Machine;
 
-/// Slots of one round that are looked at, and for which a place is looked for.
-const SLOTS_MAX: usize = 512;
+/// Slots of one round that are looked at, over all disks; of one disk so many at least and at most.
+const SLOTS_MAX: usize = 2048;
+const SLOTS_PER_DISK: RangeInclusive<usize> = 4..=64;
+/// Slots of one round for which a place is looked for.
 const TRIES_MAX: usize = 64;
 /// Slots that leave one disk at a time.
 const LEAVING_MAX: usize = 8;
@@ -30,9 +33,10 @@ pub(super) struct Drainer {
     draining: Cursor,
 }
 
+/// Where on each disk the last look ended from which nothing came.
 #[derive(Clone, Debug, Default)]
 struct Cursor {
-    after: Option<(DiskId, GroupId)>,
+    after: BTreeMap<DiskId, GroupId>,
 }
 
 struct Candidate<'a> {
@@ -76,52 +80,58 @@ impl Cursor {
         taken: &mut BTreeSet<u32>,
         room: usize,
     ) -> Result<Vec<wire::MoveSlot>, StorageError> {
-        let mut moves: Vec<(DiskId, wire::MoveSlot)> = Vec::new();
-        let pairs = self.look_at(machine, disks);
-        let candidates = pairs.iter().filter_map(|(disk, group)| candidate(machine, *disk, *group));
-        let mut candidates: Vec<Candidate<'_>> = candidates.collect();
+        self.after.retain(|disk, _| disks.contains(disk));
+        let (mut candidates, mut leaves) = (Vec::new(), BTreeMap::new());
+        let quota = (SLOTS_MAX / disks.len().max(1)).clamp(*SLOTS_PER_DISK.start(), *SLOTS_PER_DISK.end());
+        for disk in disks {
+            let under_way = leaving(machine, *disk);
+            if under_way < LEAVING_MAX {
+                candidates.extend(self.look_at(machine, *disk).take(quota));
+                leaves.insert(*disk, under_way);
+            }
+        }
+        let last: BTreeMap<DiskId, GroupId> =
+            candidates.iter().map(|candidate| (candidate.disk, candidate.group.id)).collect();
         candidates.sort_by_key(|candidate| (candidate.tolerated, candidate.group.id, candidate.slot));
-        let mut tries = 0;
+        let (mut moves, mut tries) = (Vec::new(), 0);
+        let mut moved = BTreeSet::new();
         for Candidate { disk, group, slot, .. } in candidates {
-            if moves.len() >= room || tries >= TRIES_MAX {
+            if moves.len() >= room {
+                return Ok(moves);
+            }
+            if tries >= TRIES_MAX {
                 break;
             }
-            let leaves = moves.iter().filter(|(from, _)| *from == disk).count();
-            if taken.contains(&group.id.0) || leaves + leaving(machine, disk) >= LEAVING_MAX {
+            let leaves = leaves.entry(disk).or_default();
+            if taken.contains(&group.id.0) || *leaves >= LEAVING_MAX {
                 continue;
             }
             tries += 1;
             let barred = barred(kv, ailing, group)?;
             if let Ok(to) = relocate_except(machine.map(), group, slot, &barred) {
                 taken.insert(group.id.0);
-                moves.push((disk, move_slot(group, to)));
+                moved.insert(disk);
+                *leaves += 1;
+                moves.push(move_slot(group, to));
             }
         }
-        // On to the others only when these cannot move now.
-        if moves.is_empty() && room > 0 {
-            self.after = pairs.last().copied();
-        }
-        Ok(moves.into_iter().map(|(_, to)| to).collect())
+        // On to other slots of a disk only when these cannot move now.
+        self.after.extend(last.into_iter().filter(|(disk, _)| !moved.contains(disk)));
+        Ok(moves)
     }
 
-    /// Slots on the disks behind the last ones, and around.
-    fn look_at(&self, machine: &Machine, disks: &BTreeSet<DiskId>) -> Vec<(DiskId, GroupId)> {
-        let pairs = || {
-            let of_disk = |disk: &DiskId| {
-                let disk = *disk;
-                machine.map().groups_on(disk).map(move |group| (disk, group.id))
-            };
-            disks.iter().flat_map(of_disk)
-        };
-        let behind = pairs().filter(|pair| self.after.is_none_or(|after| *pair > after));
-        let around = pairs().filter(|pair| self.after.is_some_and(|after| *pair <= after));
-        behind.chain(around).take(SLOTS_MAX).collect()
+    /// Slots on the disk behind the last ones, and around.
+    fn look_at<'a>(&self, machine: &'a Machine, disk: DiskId) -> impl Iterator<Item = Candidate<'a>> {
+        let after = self.after.get(&disk).copied();
+        let groups = move || machine.map().groups_on(disk);
+        let behind = groups().filter(move |group| after.is_none_or(|after| group.id > after));
+        let around = groups().filter(move |group| after.is_some_and(|after| group.id <= after));
+        behind.chain(around).filter_map(move |group| candidate(machine, disk, group))
     }
 }
 
-fn candidate(machine: &Machine, disk: DiskId, group: GroupId) -> Option<Candidate<'_>> {
+fn candidate<'a>(machine: &'a Machine, disk: DiskId, group: &'a Group) -> Option<Candidate<'a>> {
     let map = machine.map();
-    let group = map.groups().get(&group)?;
     let profile = map.profiles().get(&group.profile)?;
     let may_go = |slot: &Slot| slot.disk == disk && slot.state == SlotState::Whole;
     let place = group.slots.iter().position(may_go)?;

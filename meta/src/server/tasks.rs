@@ -7,6 +7,7 @@ use proto::{ErrorCode, Failure, wire};
 
 use super::service::{Shared, failed};
 use crate::plan::{Fills, plan};
+use crate::state::begin::Found;
 
 impl<E: Env> Shared<E> {
     /// Begins a task, or answers with the one that does the same already. A drain that could not end is refused,
@@ -19,7 +20,13 @@ impl<E: Env> Shared<E> {
         let fills = self.fills();
         let planned = self.node.replica().read(|machine, _| plan(machine, &begin, &fills)).map_err(failed)?;
         if begin.dry_run {
-            return Ok(wire::BeginTaskReply { task: None, plan: planned.plan });
+            let running = match planned.found {
+                Found::Runs(task) => {
+                    self.node.replica().read(|machine, _| machine.tasks().get(task).cloned())
+                }
+                Found::TakesOver(_) | Found::New(_) => None,
+            };
+            return Ok(wire::BeginTaskReply { task: running, plan: planned.plan });
         }
         if let Some(refused) = planned.refused {
             return Err(refused);

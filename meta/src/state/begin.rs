@@ -211,6 +211,8 @@ impl Machine {
         let mut task = self.tasks.get(task).cloned().unwrap_or_default();
         if let Wish::LeaveDisk(_, why) = wish {
             task.set_kind(why.kind());
+            // The weaker reason may have had time.
+            task.set_state(TaskState::Running);
             if let Leave::Replace(Some(new)) = why {
                 task.to_disk = new.0;
             }

@@ -442,6 +442,46 @@ fn a_rebalance_ends() {
     assert_eq!(task(&cluster, 2).state(), TaskState::Done);
 }
 
+/// A plan names what would move, and what is missing: a drain without room is refused, a dead disk is not, and what
+/// runs already has no plan.
+#[test]
+fn plans() {
+    use crate::plan::{Fills, Planned, plan};
+    use crate::state::begin::Found;
+    let asked = |cluster: &mut Cluster, kind, node, disk, fills: &Fills| -> Planned {
+        let Action::BeginTask(asked) = begin(cluster, kind, node, disk) else { unreachable!() };
+        plan(&cluster.machine, &asked, fills).unwrap()
+    };
+    let fills = Fills::default();
+    let mut small = Cluster::with_racks(3);
+    let drain = asked(&mut small, TaskKind::DrainNode, 3, 0, &fills);
+    let refused = drain.refused.unwrap();
+    assert_eq!(refused.code, ErrorCode::NoLegalPlace);
+    assert!(refused.message.contains("add 1 rack"), "{}", refused.message);
+    let replace = asked(&mut small, TaskKind::ReplaceDisk, 0, 5, &fills);
+    assert_eq!(replace.refused, None);
+
+    let mut cluster = Cluster::with_racks(5);
+    puts(&mut cluster, 12);
+    let drain = asked(&mut cluster, TaskKind::DrainNode, 5, 0, &fills);
+    let (found, planned) = (drain.found, drain.plan.unwrap());
+    assert_eq!((found, drain.refused), (Found::New(vec![DiskId(9), DiskId(10)]), None));
+    let full =
+        Fills { used: (1..=10).map(|disk| (DiskId(disk), (1 << 40) / 10 * 9)).collect(), ..fills.clone() };
+    let refused = asked(&mut cluster, TaskKind::DrainNode, 5, 0, &full);
+    assert!(refused.refused.unwrap().message.contains("no space"));
+    assert!(refused.plan.unwrap().shortage.contains("no space"));
+    let begun = begun(&mut cluster, TaskKind::DrainNode, 5, 0);
+    assert_eq!((planned.slots, planned.bytes), (begun.slots_total, begun.bytes_total));
+    let again = asked(&mut cluster, TaskKind::DrainNode, 5, 0, &fills);
+    assert_eq!((again.found, again.plan), (Found::Runs(TaskId(1)), None));
+    heal(&mut cluster, &ailing(), &ALL);
+    let back = undrain(&mut cluster, 5, 0);
+    cluster.done(back);
+    let even = asked(&mut cluster, TaskKind::Rebalance, 0, 0, &fills).plan.unwrap();
+    assert!(even.slots > 0 && even.before.unwrap().fullest_disk != 0, "{even:?}");
+}
+
 /// Of the tasks that have ended the last hundred are kept; those that run all are, whatever their age.
 #[test]
 fn old_tasks_are_forgotten() {
