@@ -164,7 +164,7 @@ impl Rebalance<'_> {
     }
 
     /// The moves that can begin now. To be asked again and again with the map as it is then: when this is
-    /// empty and no copy is under way, it is done. A group has one slot under way at a time. What is beyond the
+    /// empty, no copy is under way and every group is free, it is done. A group has one slot under way at a time. What is beyond the
     /// goal for failure domains or large slots, and slots without a byte, wait until no copy is under way,
     /// whoever began it.
     pub fn next_moves(&self, room: Room<'_>) -> Vec<PlannedMove> {
