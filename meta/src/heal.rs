@@ -24,6 +24,7 @@ use proto::{DiskId, GroupId, Timestamp, wire};
 use wire::command::Action;
 
 use drain::Drainer;
+use even::Evener;
 use relieve::Reliever;
 use replace::Replacer;
 
@@ -44,6 +45,7 @@ pub struct Healer {
     replacer: Replacer,
     drainer: Drainer,
     reliever: Reliever,
+    evener: Evener,
 }
 
 /// What the leader knows of disks that the state does not tell: it is by reports, and by its own clock.
@@ -103,7 +105,7 @@ impl Healer {
             }
         }
         let left = room.saturating_sub(moves.len());
-        let (evening, end) = even::next(machine, kv, ailing, &groups_of(&moves), left)?;
+        let (evening, end) = self.evener.next(machine, kv, ailing, &groups_of(&moves), left)?;
         actions.extend(moves.into_iter().chain(evening).map(Action::MoveSlot));
         actions.extend(end.map(Action::EndTask));
         Ok(actions)

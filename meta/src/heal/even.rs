@@ -17,30 +17,72 @@ use crate::state::{Machine, leftover_disks};
 
 /// While more slots of a rebalance are under way the planner is not asked.
 const UNDER_WAY_MAX: u64 = 64;
+/// So many rounds, seconds about, without anything to begin end a rebalance whatever else is going on.
+const IDLE_ROUNDS_MAX: u32 = 600;
 /// Slots that leave one disk, or come to one, at a time.
 const PER_DISK_MAX: usize = 4;
 
 /// Moves, or the end of the task.
 type Next = (Vec<wire::MoveSlot>, Option<wire::EndTask>);
 
-/// At most `room` moves, at most one for a group and none of the groups `taken`; or the end of the task.
-pub(super) fn next(
+/// Remembers how long there was nothing to begin.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evener {
+    idle_rounds: u32,
+}
+
+impl Evener {
+    /// At most `room` moves, at most one for a group and none of the groups `taken`; or the end of the task.
+    pub(super) fn next(
+        &mut self,
+        machine: &Machine,
+        kv: &impl KvRead,
+        ailing: &Ailing,
+        taken: &BTreeSet<u32>,
+        room: usize,
+    ) -> Result<Next, StorageError> {
+        let Some(task) = running(machine) else {
+            *self = Self::default();
+            return Ok((Vec::new(), None));
+        };
+        let under_way = machine.work().moving(TaskId(task.id));
+        if room == 0 || under_way >= UNDER_WAY_MAX {
+            return Ok((Vec::new(), None));
+        }
+        let bytes = |group: GroupId| machine.slot_bytes(group);
+        let question =
+            Rebalance { map: machine.map(), bytes: &bytes, barred: &ailing.full, goal: Goal::default() };
+        let (moves, waits) = next_moves(machine, kv, &question, taken, room)?;
+        self.idle_rounds =
+            if moves.is_empty() && under_way == 0 { self.idle_rounds.saturating_add(1) } else { 0 };
+        // What is being made, or has to be dropped, may be in the way of the rest; not for ever.
+        let is_quiet = machine.slots_rebuilding() == 0 && !waits;
+        if self.idle_rounds > 0 && (is_quiet || self.idle_rounds >= IDLE_ROUNDS_MAX) {
+            let reason = question.plan().stuck.map(|stuck| stuck.to_string()).unwrap_or_default();
+            let end = wire::EndTask { id: task.id, state: TaskState::Done.into(), reason };
+            return Ok((Vec::new(), Some(end)));
+        }
+        let move_of = |planned: &PlannedMove| {
+            let group = machine.map().groups().get(&planned.group)?;
+            Some(wire::MoveSlot { task: task.id, ..move_slot(group, planned.step) })
+        };
+        Ok((moves.iter().filter_map(move_of).collect(), None))
+    }
+}
+
+fn running(machine: &Machine) -> Option<&wire::Task> {
+    let mut running = machine.tasks().active().filter(|task| task.state() == TaskState::Running);
+    running.find(|task| task.kind() == TaskKind::Rebalance)
+}
+
+/// What can begin now, and whether a group was left out that soon may move.
+fn next_moves(
     machine: &Machine,
     kv: &impl KvRead,
-    ailing: &Ailing,
+    question: &Rebalance<'_>,
     taken: &BTreeSet<u32>,
     room: usize,
-) -> Result<Next, StorageError> {
-    let nothing = (Vec::new(), None);
-    let mut running = machine.tasks().active().filter(|task| task.state() == TaskState::Running);
-    let Some(task) = running.find(|task| task.kind() == TaskKind::Rebalance) else { return Ok(nothing) };
-    let under_way = machine.work().moving(TaskId(task.id));
-    if room == 0 || under_way >= UNDER_WAY_MAX {
-        return Ok(nothing);
-    }
-    let bytes = |group: GroupId| machine.slot_bytes(group);
-    let question =
-        Rebalance { map: machine.map(), bytes: &bytes, barred: &ailing.full, goal: Goal::default() };
+) -> Result<(Vec<PlannedMove>, bool), StorageError> {
     let (failed, waits) = (RefCell::new(None), Cell::new(false));
     let is_free = |group: &Group| {
         let kept = leftover_disks(kv, group.id).unwrap_or_else(|error| {
@@ -53,18 +95,8 @@ pub(super) fn next(
         !taken.contains(&group.id.0) && kept.is_empty()
     };
     let moves = question.next_moves(Room { moves: room, per_disk: PER_DISK_MAX, is_free: &is_free });
-    if let Some(error) = failed.take() {
-        return Err(error);
+    match failed.take() {
+        Some(error) => Err(error),
+        None => Ok((moves, waits.get())),
     }
-    // What is being made, or has to be dropped, may be in the way of the rest.
-    if moves.is_empty() && machine.slots_rebuilding() == 0 && !waits.get() {
-        let reason = question.plan().stuck.map(|stuck| stuck.to_string()).unwrap_or_default();
-        let end = wire::EndTask { id: task.id, state: TaskState::Done.into(), reason };
-        return Ok((Vec::new(), Some(end)));
-    }
-    let move_of = |planned: &PlannedMove| {
-        let group = machine.map().groups().get(&planned.group)?;
-        Some(wire::MoveSlot { task: task.id, ..move_slot(group, planned.step) })
-    };
-    Ok((moves.iter().filter_map(move_of).collect(), None))
 }

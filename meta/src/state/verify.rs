@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use env::{KvRead, StorageError};
-use placement::check_group;
+use placement::{Duty, check_group};
 use proto::{BucketId, ExtentId, GroupId, TenantId, wire};
 
 use crate::state::tx::{decode, for_each_row};
@@ -19,6 +19,7 @@ pub fn verify(machine: &Machine, kv: &impl KvRead) -> Result<Vec<String>, Storag
     let mut check = Check { machine, wrong: Vec::new() };
     check.memory(&Machine::load(kv)?);
     check.groups();
+    check.duties();
     let claimed = check.objects(kv)?;
     check.extents(kv, claimed)?;
     check.garbage(kv)?;
@@ -64,6 +65,28 @@ impl Check<'_> {
             let Some(profile) = map.profiles().get(&group.profile) else { continue };
             let below_policy = check_group(map, profile, &group.slots).is_err();
             self.expect(|| format!("group {} below policy", group.id), group.below_policy, below_policy);
+        }
+    }
+
+    /// What is retired is in no group, and what a task empties is not in service.
+    fn duties(&mut self) {
+        let map = self.machine.map();
+        for disk in map.disks().values() {
+            let groups = map.groups_on(disk.id).count();
+            if disk.duty == Duty::Retired {
+                self.expect(|| format!("groups of retired disk {}", disk.id), groups, 0);
+            }
+            let task = self.machine.tasks.of_disk(disk.id);
+            self.expect(
+                || format!("disk {} in service, and emptied by a task", disk.id),
+                disk.duty == Duty::InService && task.is_some(),
+                false,
+            );
+        }
+        let slots = map.groups().values().flat_map(|group| &group.slots);
+        for task in slots.filter_map(|slot| slot.task) {
+            let known = task.0 < self.machine.totals.next_task;
+            self.expect(|| format!("task {task} of a slot was begun"), known, true);
         }
     }
 

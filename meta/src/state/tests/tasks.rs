@@ -300,6 +300,24 @@ fn a_drained_node_dies() {
     assert_eq!(duty(&cluster, 9), placement::Duty::Retired);
 }
 
+/// A late repetition of what was carried out before has its old answer and no effect.
+#[test]
+fn late_commands_change_nothing() {
+    let mut cluster = Cluster::with_racks(5);
+    let first = begin(&mut cluster, TaskKind::DrainDisk, 0, 9);
+    cluster.done(first.clone());
+    let back = undrain(&mut cluster, 0, 9);
+    cluster.done(back.clone());
+    cluster.done(first);
+    assert_eq!(duty(&cluster, 9), placement::Duty::InService);
+    begun(&mut cluster, TaskKind::DrainDisk, 0, 9);
+    cluster.done(back);
+    assert_eq!(duty(&cluster, 9), placement::Duty::Draining);
+    let forget = Action::ForgetLeftovers(wire::ForgetLeftovers { disk: 9 });
+    cluster.refused(forget, ErrorCode::InvalidRequest, "may still drop");
+    cluster.verify();
+}
+
 /// A node that is up is not forgotten, even when it is empty.
 #[test]
 fn a_node_that_answers_is_not_forgotten() {
