@@ -92,6 +92,21 @@ pub struct Meta {
     /// While more of the disks than this are down at once, percent, none is out.
     #[serde(default = "defaults::out_share_max_percent")]
     pub out_share_max_percent: u8,
+    /// How fast a node may make lost shards again, in bytes per second; 0 for no limit.
+    #[serde(default)]
+    pub repair_bytes_per_s: u64,
+    /// How fast a node may copy slots that move; 0 for no limit.
+    #[serde(default = "defaults::move_bytes_per_s")]
+    pub move_bytes_per_s: u64,
+    /// People are told of a disk that is filled to so many percent.
+    #[serde(default = "defaults::near_full_percent")]
+    pub near_full_percent: u8,
+    /// No slot goes to a disk that is.
+    #[serde(default = "defaults::backfill_full_percent")]
+    pub backfill_full_percent: u8,
+    /// No new object does.
+    #[serde(default = "defaults::full_percent")]
+    pub full_percent: u8,
     /// Log entries between two snapshots: what a server reads again at its start, at most.
     #[serde(default = "defaults::snapshot_every_entries")]
     pub snapshot_every_entries: u64,
@@ -180,6 +195,22 @@ pub(crate) mod defaults {
 
     pub(crate) fn out_share_max_percent() -> u8 {
         25
+    }
+
+    pub(crate) fn move_bytes_per_s() -> u64 {
+        64 << 20
+    }
+
+    pub(crate) fn near_full_percent() -> u8 {
+        85
+    }
+
+    pub(crate) fn backfill_full_percent() -> u8 {
+        90
+    }
+
+    pub(crate) fn full_percent() -> u8 {
+        95
     }
 
     pub(crate) fn audit_period_s() -> u64 {
@@ -279,6 +310,13 @@ fn check_meta(meta: &Meta) -> Result<(), String> {
         return Err(format!(
             "meta.out_share_max_percent is {}: expected 1 to 100; 100 sets no bound",
             meta.out_share_max_percent
+        ));
+    }
+    let (near, backfill, full) = (meta.near_full_percent, meta.backfill_full_percent, meta.full_percent);
+    if near == 0 || near > backfill || backfill > full || full > 100 {
+        return Err(format!(
+            "meta.near_full_percent, backfill_full_percent and full_percent are {near}, {backfill} and {full}: \
+             expected numbers from 1 to 100 that do not fall, for example 85, 90 and 95"
         ));
     }
     if meta.snapshot_every_entries == 0 {
@@ -424,6 +462,8 @@ mod tests {
             ("out_after_ms = 15000", "must be more than meta.down_after_ms (15000)"),
             ("out_share_max_percent = 0", "expected 1 to 100"),
             ("out_share_max_percent = 101", "expected 1 to 100"),
+            ("near_full_percent = 91", "are 91, 90 and 95"),
+            ("full_percent = 101", "are 85, 90 and 101"),
         ] {
             let error = meta(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");

@@ -54,6 +54,15 @@ pub fn run_meta(file: &Path) -> anyhow::Result<End> {
         options.detection.down_after = meta.down_after();
         options.detection.out_after = meta.out_after();
         options.detection.out_share_max_percent = meta.out_share_max_percent;
+        options.throttle = meta::Throttle {
+            repair_bytes_per_s: meta.repair_bytes_per_s,
+            move_bytes_per_s: meta.move_bytes_per_s,
+        };
+        options.fullness = meta::Fullness {
+            near_full_percent: meta.near_full_percent,
+            backfill_full_percent: meta.backfill_full_percent,
+            full_percent: meta.full_percent,
+        };
         options.raft.snapshot_every_entries = meta.snapshot_every_entries;
         let server = meta::Server::start(host, options).await?;
         info!(id = %meta.id, address = server.address(), "metadata server started");

@@ -194,6 +194,66 @@ impl<E: Env> Admin<E> {
         lead!(self, TransferLeader(wire::TransferLeader { to: to.0 })).map(drop)
     }
 
+    /// Begins a task, or finds the one that does the same already; `begin.command_id` is filled in here.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`]; when the cluster cannot do it, the reason names what is missing or in the way.
+    pub async fn begin_task(&self, begin: wire::BeginTask) -> Result<wire::BeginTaskReply, Error> {
+        let command_id = self.cluster.shared.command_id().to_wire();
+        lead!(self, BeginTask(wire::BeginTask { command_id, ..begin }))
+    }
+
+    /// Tasks that are under way, and the last that have ended.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn tasks(&self) -> Result<wire::ListTasksReply, Error> {
+        lead!(self, ListTasks(wire::ListTasks {}))
+    }
+
+    /// Pauses, resumes or cancels a task, or sets its limit; `set.command_id` is filled in here.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn set_task(&self, set: wire::SetTask) -> Result<wire::Task, Error> {
+        let command_id = self.cluster.shared.command_id().to_wire();
+        let reply = lead!(self, SetTask(wire::SetTask { command_id, ..set }))?;
+        reply.task.ok_or_else(|| Error::odd_reply("set-task"))
+    }
+
+    /// Brings the disks of a node back into service that are drained, or being drained.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn undrain_node(&self, node: NodeId) -> Result<(), Error> {
+        let command_id = self.cluster.shared.command_id().to_wire();
+        lead!(self, Undrain(wire::Undrain { node: node.0, disk: 0, command_id })).map(drop)
+    }
+
+    /// Brings a disk back into service that is drained, being drained, or has failed.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn undrain_disk(&self, disk: DiskId) -> Result<(), Error> {
+        let command_id = self.cluster.shared.command_id().to_wire();
+        lead!(self, Undrain(wire::Undrain { node: 0, disk: disk.0, command_id })).map(drop)
+    }
+
+    /// Retires the disks of a node that is gone and has no slot any more.
+    ///
+    /// # Errors
+    ///
+    /// See [`Admin`].
+    pub async fn forget_node(&self, node: NodeId) -> Result<(), Error> {
+        let command_id = self.cluster.shared.command_id().to_wire();
+        lead!(self, ForgetNode(wire::ForgetNode { node: node.0, command_id })).map(drop)
+    }
+
     /// What a storage node says of itself and its disks.
     ///
     /// # Errors

@@ -20,5 +20,5 @@ pub mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use options::{Detection, Options, RaftTimings, Throttle};
+pub use options::{Detection, Fullness, Options, RaftTimings, Throttle};
 pub use server::{Server, StartError, Stopped};

@@ -19,6 +19,8 @@ use crate::state::shortened;
 
 /// Groups without room of one disk that are remembered; the others come later.
 const GROUPS_WITHOUT_ROOM_MAX: usize = 64;
+/// Stripes set aside of one disk that are remembered by name.
+const SET_ASIDE_MAX: usize = 16;
 const UNREPORTED: &str = "its node does not report it";
 
 /// See the module.
@@ -176,10 +178,10 @@ impl Liveness {
         heard.disks.as_ref().map(|_| now.since(heard.at))
     }
 
-    /// Disks that last reported to be full.
-    pub fn full_disks(&self) -> impl Iterator<Item = DiskId> {
+    /// Disks that last reported to be full, or to be filled to this percentage of what they hold at most.
+    pub fn full_disks(&self, percent: u8) -> impl Iterator<Item = DiskId> {
         let reports = self.nodes.values().filter_map(|heard| heard.disks.as_ref()).flatten();
-        reports.filter(|(_, report)| report.full).map(|(disk, _)| *disk)
+        reports.filter(move |(_, report)| report.full || is_filled(report, percent)).map(|(disk, _)| *disk)
     }
 
     /// What disks last reported to hold, in bytes.
@@ -217,10 +219,21 @@ fn judge_disk(disk: &Disk, report: Option<&wire::DiskReport>) -> Option<wire::Di
     })
 }
 
+fn is_filled(report: &wire::DiskReport, percent: u8) -> bool {
+    let (used, capacity) = (u128::from(report.used_bytes), u128::from(report.capacity_bytes));
+    capacity > 0 && used.saturating_mul(100) >= capacity.saturating_mul(percent.into())
+}
+
 /// A report whose texts and lists have a bound.
 fn bounded(mut report: wire::DiskReport) -> wire::DiskReport {
     report.groups_without_room.truncate(GROUPS_WITHOUT_ROOM_MAX);
     report.groups_without_room.shrink_to_fit();
+    report.set_aside.truncate(SET_ASIDE_MAX);
+    report.set_aside.shrink_to_fit();
+    for aside in &mut report.set_aside {
+        aside.reason = shortened(&aside.reason, REASON_BYTES_MAX);
+        aside.shard = aside.shard.take().filter(|shard| shard.extent.len() == size_of::<u128>());
+    }
     wire::DiskReport {
         name: shortened(&report.name, NAME_BYTES_MAX),
         failure: shortened(&report.failure, REASON_BYTES_MAX),
@@ -428,6 +441,23 @@ mod tests {
         assert_eq!(heard(1, 2), Ok(()));
     }
 
+    /// A disk is full when it says so, and when it is filled as far as is allowed, to the byte.
+    #[test]
+    fn disks_are_full_from_a_percentage_on() {
+        let (mut liveness, map) = (liveness(), map(Health::Up));
+        let report = |disk, used_bytes| wire::DiskReport {
+            disk,
+            used_bytes,
+            capacity_bytes: 1000,
+            ..Default::default()
+        };
+        liveness.heard(&map, NodeId(1), Incarnation(1), at(0), vec![report(1, 899), report(2, 900)]).unwrap();
+        let empty = wire::DiskReport { disk: 3, ..Default::default() };
+        liveness.heard(&map, NodeId(2), Incarnation(1), at(0), vec![empty]).unwrap();
+        assert_eq!(liveness.full_disks(90).collect::<Vec<_>>(), [DiskId(2)]);
+        assert_eq!(liveness.full_disks(91).count(), 0);
+    }
+
     /// Disks fail and return by the reports of their own node; what is not reported is down; texts and
     /// foreign disks take no memory.
     #[test]
@@ -437,11 +467,14 @@ mod tests {
         disks[0].failure = "é".repeat(1000);
         disks[0].full = true;
         disks[0].groups_without_room = (0..1000).collect();
+        disks[0].set_aside = vec![wire::SetAside { reason: "x".repeat(5000), ..Default::default() }; 100];
         liveness.heard(&map, NodeId(1), Incarnation(1), at(0), disks).unwrap();
+        let aside = &liveness.report(&map, DiskId(1)).unwrap().set_aside;
+        assert_eq!((aside.len(), aside[0].reason.len()), (16, 1024));
         let set = liveness.changes(at(0), &map).unwrap();
         let down: Vec<_> = set.disks.iter().map(|disk| (disk.disk, disk.health, disk.reason.len())).collect();
         assert_eq!(down, [(1, 3, 1024), (2, 3, UNREPORTED.len())]);
-        assert_eq!(liveness.full_disks().collect::<Vec<_>>(), [DiskId(1)]);
+        assert_eq!(liveness.full_disks(100).collect::<Vec<_>>(), [DiskId(1)]);
         let without_room: Vec<_> = liveness.without_room().collect();
         assert_eq!((without_room.len(), without_room[1]), (64, (DiskId(1), GroupId(1))));
         assert!(liveness.report(&map, DiskId(3)).is_none());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{InvalidInput, MetaId};
+use proto::{InvalidInput, MetaId, wire};
 
 /// What a metadata server is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Options {
     pub detection: Detection,
     /// How fast a node may repair and move, unless a task says otherwise.
     pub throttle: Throttle,
+    /// From when on disks count as full.
+    pub fullness: Fullness,
     /// Proposals that may wait for their commit at once; more are refused as `Overloaded`.
     pub proposals_in_flight_max: usize,
 }
@@ -45,6 +47,17 @@ pub struct Throttle {
     pub move_bytes_per_s: u64,
 }
 
+/// From when on disks count as full, each in percent of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fullness {
+    /// People are told.
+    pub near_full_percent: u8,
+    /// No slot goes there any more.
+    pub backfill_full_percent: u8,
+    /// No new object goes there any more. A disk that says that it is full is so before.
+    pub full_percent: u8,
+}
+
 /// When a silent node is given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detection {
@@ -63,7 +76,8 @@ pub struct Detection {
 impl Options {
     /// The defaults: heartbeats of 150 ms, elections after 600 to 1200 ms, suspect after 3 s, down
     /// after 15 s, out after 10 min unless more than a quarter of the disks is down, no limit for repair and 64 MiB/s for
-    /// moves, a snapshot every 20 000 entries.
+    /// moves, disks near full at 85 %, full for slots at 90 % and for objects at 95 %, a snapshot every 20 000
+    /// entries.
     pub fn new(id: MetaId, listen: impl Into<String>) -> Self {
         Self {
             id,
@@ -82,6 +96,7 @@ impl Options {
                 out_share_max_percent: 25,
             },
             throttle: Throttle { repair_bytes_per_s: 0, move_bytes_per_s: 64 << 20 },
+            fullness: Fullness::default(),
             proposals_in_flight_max: 1024,
         }
     }
@@ -117,10 +132,32 @@ impl Options {
         if !(1..=100).contains(&self.detection.out_share_max_percent) {
             return refuse("detection.out_share_max_percent must be 1 to 100");
         }
+        let Fullness { near_full_percent, backfill_full_percent, full_percent } = self.fullness;
+        let rises =
+            near_full_percent <= backfill_full_percent && backfill_full_percent <= full_percent;
+        if near_full_percent == 0 || full_percent > 100 || !rises {
+            return refuse("fullness must rise from near full to full for slots to full, from 1 to 100 percent");
+        }
         if self.proposals_in_flight_max == 0 {
             return refuse("proposals_in_flight_max cannot be 0");
         }
         Ok(())
+    }
+}
+
+impl Default for Fullness {
+    fn default() -> Self {
+        Self { near_full_percent: 85, backfill_full_percent: 90, full_percent: 95 }
+    }
+}
+
+impl From<Fullness> for wire::Fullness {
+    fn from(fullness: Fullness) -> Self {
+        Self {
+            near_full_percent: fullness.near_full_percent.into(),
+            backfill_full_percent: fullness.backfill_full_percent.into(),
+            full_percent: fullness.full_percent.into(),
+        }
     }
 }
 
@@ -133,7 +170,7 @@ mod tests {
     fn settings_are_checked() {
         let good = Options::new(MetaId(1), "127.0.0.1:0");
         assert_eq!(good.check(), Ok(()));
-        let broken: [fn(&mut Options); 9] = [
+        let broken: [fn(&mut Options); 12] = [
             |o| o.id = MetaId(0),
             |o| o.raft.heartbeat = Duration::ZERO,
             |o| o.raft.election_min = o.raft.heartbeat,
@@ -143,6 +180,9 @@ mod tests {
             |o| o.detection.out_after = o.detection.down_after,
             |o| o.detection.out_share_max_percent = 0,
             |o| o.detection.out_share_max_percent = 101,
+            |o| o.fullness.near_full_percent = 0,
+            |o| o.fullness.near_full_percent = 91,
+            |o| o.fullness.full_percent = 101,
         ];
         for (index, breaks) in broken.iter().enumerate() {
             let mut options = good.clone();

@@ -5,19 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use placement::{CannotLeave, DiskFill, Goal, Imbalance, Rebalance, can_leave};
 use proto::{DiskId, Failure, GroupId, wire};
 
+use crate::options::Fullness;
 use crate::state::begin::{Found, Leave, Wish};
 use crate::state::{Error, Machine};
 
-/// No disk is filled above this by slots that leave others, in thousandths of its size.
-const FULL_PERMILLE: u32 = 900;
-
 /// What disks report of themselves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Fills {
     /// Bytes on each disk; one that has not reported is left out.
     pub used: BTreeMap<DiskId, u64>,
     /// Disks that take nothing.
     pub full: BTreeSet<DiskId>,
+    /// No disk is filled above this by slots that leave others, in thousandths of its size.
+    pub full_permille: u32,
+}
+
+impl Default for Fills {
+    fn default() -> Self {
+        let full_permille = u32::from(Fullness::default().backfill_full_percent) * 10;
+        Self { used: BTreeMap::new(), full: BTreeSet::new(), full_permille }
+    }
 }
 
 /// The answer.
@@ -62,7 +69,7 @@ fn plan_leave(
     fills: &Fills,
 ) -> (wire::TaskPlan, Option<CannotLeave>) {
     let bytes = |group: GroupId| machine.slot_bytes(group);
-    match can_leave(machine.map(), disks, &bytes, &fills.used, FULL_PERMILLE) {
+    match can_leave(machine.map(), disks, &bytes, &fills.used, fills.full_permille) {
         Ok(plan) => {
             let (fullest_disk, fullest_permille) = to_numbers(plan.fullest);
             let (slots, bytes) = (plan.slots, plan.bytes);
@@ -92,6 +99,7 @@ fn plan_rebalance(machine: &Machine, fills: &Fills) -> wire::TaskPlan {
         before: Some(to_message(&plan.before)),
         after: Some(to_message(&plan.after)),
         stuck: plan.stuck.map(|stuck| stuck.to_string()).unwrap_or_default(),
+        limit_bytes_per_s: 0,
     }
 }
 

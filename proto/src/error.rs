@@ -105,6 +105,8 @@ codes! {
     NoLegalPlace = 36, "no-legal-place", AskOperator;
     /// No such node, or an older incarnation of it.
     StaleNode = 37, "stale-node", AskOperator;
+    /// Too many disks are full for a put; deletes still work.
+    ClusterFull = 38, "cluster-full", AskOperator;
 
     /// The group's slots have changed since the caller learned of them.
     StaleEpoch = 50, "stale-epoch", RefreshMap;

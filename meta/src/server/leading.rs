@@ -74,7 +74,8 @@ async fn round<E: Env>(shared: &Shared<E>, term: u64, memory: &mut Memory) -> Re
     let Memory { healer, out, .. } = memory;
     let ailing = {
         let watch = shared.watch(term);
-        let (full, without_room) = (watch.liveness.full_disks(), watch.liveness.without_room());
+        let backfill_full = shared.options.fullness.backfill_full_percent;
+        let (full, without_room) = (watch.liveness.full_disks(backfill_full), watch.liveness.without_room());
         let share_max_percent = shared.options.detection.out_share_max_percent;
         Ailing {
             out: out.clone(),

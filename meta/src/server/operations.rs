@@ -12,7 +12,7 @@ use proto::{ClusterId, DiskId, ErrorCode, Failure, InvalidInput, MetaId, NodeId,
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::service::Shared;
+use super::service::{Shared, failed};
 use crate::raft::types::RaftPeer;
 use crate::state::status;
 
@@ -126,8 +126,8 @@ impl<E: Env> Shared<E> {
         let now = self.env.clock().now();
         let members = self.node.member_status();
         let applied_index = self.node.applied_index();
-        let mut reply = self.node.replica().read(|machine, _| {
-            let mut reply = status::get_status(machine);
+        let reply = self.node.replica().read(|machine, kv| {
+            let mut reply = status::get_status(machine, kv)?;
             let watch = self.watch(standing.term);
             for node in &mut reply.nodes {
                 let id = node.node.as_ref().map(|node| NodeId(node.id));
@@ -139,8 +139,10 @@ impl<E: Env> Shared<E> {
                 let report = id.and_then(|id| watch.liveness.report(machine.map(), id));
                 disk.report = report.cloned().or(disk.report.take());
             }
-            reply
+            Ok(reply)
         });
+        let mut reply = reply.map_err(failed)?;
+        reply.fullness = Some(self.options.fullness.into());
         reply.leader_id = standing.leader.map_or(0, |leader| leader.0);
         reply.term = standing.term;
         reply.applied_index = applied_index;

@@ -74,7 +74,8 @@ impl<E: Env> Shared<E> {
     async fn open_put(&self, request: &wire::OpenPut) -> Result<wire::OpenPutReply, Failure> {
         self.node.linearize().await?;
         let term = self.node.standing().term;
-        let full_disks: BTreeSet<DiskId> = self.watch(term).liveness.full_disks().collect();
+        let full_percent = self.options.fullness.full_percent;
+        let full_disks: BTreeSet<DiskId> = self.watch(term).liveness.full_disks(full_percent).collect();
         let mut tried = BTreeSet::new();
         // Each turn but the last tries one profile more, and an object has two at most.
         loop {

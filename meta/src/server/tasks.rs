@@ -18,7 +18,11 @@ impl<E: Env> Shared<E> {
     ) -> Result<wire::BeginTaskReply, Failure> {
         self.node.linearize().await?;
         let fills = self.fills();
-        let planned = self.node.replica().read(|machine, _| plan(machine, &begin, &fills)).map_err(failed)?;
+        let mut planned =
+            self.node.replica().read(|machine, _| plan(machine, &begin, &fills)).map_err(failed)?;
+        if let Some(plan) = &mut planned.plan {
+            plan.limit_bytes_per_s = self.limit(begin.limit_bytes_per_s);
+        }
         if begin.dry_run {
             let running = match planned.found {
                 Found::Runs(task) => {
@@ -72,9 +76,25 @@ impl<E: Env> Shared<E> {
         }
     }
 
+    /// How fast all nodes together may move slots of a task with this limit; 0 for no limit.
+    fn limit(&self, asked_bytes_per_s: u64) -> u64 {
+        if asked_bytes_per_s > 0 {
+            return asked_bytes_per_s;
+        }
+        let up = |node: &&placement::Node| node.health == placement::Health::Up;
+        let nodes = self.node.replica().read(|machine, _| machine.map().nodes().values().filter(up).count());
+        let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
+        self.options.throttle.move_bytes_per_s.saturating_mul(nodes)
+    }
+
     /// As disks have reported to this leader.
     fn fills(&self) -> Fills {
         let watch = self.watch(self.node.standing().term);
-        Fills { used: watch.liveness.used_bytes().collect(), full: watch.liveness.full_disks().collect() }
+        let percent = self.options.fullness.backfill_full_percent;
+        Fills {
+            used: watch.liveness.used_bytes().collect(),
+            full: watch.liveness.full_disks(percent).collect(),
+            full_permille: u32::from(percent) * 10,
+        }
     }
 }

@@ -14,6 +14,8 @@ use crate::state::query::wrong_map;
 const CHOICES: usize = 4;
 /// What a writer may want to avoid.
 const AVOID_MAX: usize = 1024;
+/// Groups that are looked at for one with room, when all have full disks.
+const FULL_PROBES: usize = 256;
 /// Groups that are looked at for one that is good enough, when none is healthy.
 const PROBES_MAX: usize = 4096;
 
@@ -50,7 +52,8 @@ pub struct OpenOptions<'a> {
 ///
 /// # Errors
 ///
-/// `NoSuchTenant`, `NoSuchBucket`, `InvalidRequest`; `NoLegalPlace` when nothing is left to write to.
+/// `NoSuchTenant`, `NoSuchBucket`, `InvalidRequest`; `NoLegalPlace` when nothing is left to write to, `ClusterFull`
+/// when that is for lack of room.
 pub fn open_put(machine: &Machine, open: &wire::OpenPut, options: OpenOptions<'_>) -> Result<Opened, Error> {
     let bucket = machine.bucket(&open.tenant, &open.bucket)?;
     if !open.size_unknown && open.bytes_hint > OBJECT_BYTES_MAX {
@@ -102,7 +105,9 @@ pub fn open_put(machine: &Machine, open: &wire::OpenPut, options: OpenOptions<'_
         let groups = match choose(machine, profile, &avoid, options) {
             Ok(Choice::Groups(groups)) => groups,
             Ok(Choice::NeedSubstitutes) => return Ok(Opened::NeedSubstitutes { profile }),
-            Err(Error::Refused(failure)) if failure.code == ErrorCode::NoLegalPlace => {
+            Err(Error::Refused(failure))
+                if matches!(failure.code, ErrorCode::NoLegalPlace | ErrorCode::ClusterFull) =>
+            {
                 nowhere = Some(failure);
                 continue;
             }
@@ -133,12 +138,30 @@ fn choose<'a>(
     let profile = map.profiles().get(&profile);
     let profile = profile.ok_or_else(|| wrong_map(proto::InvalidInput::new("a small profile is unknown")))?;
     let full = Avoid { disks: options.full_disks.clone(), ..Avoid::default() };
-    for avoid in [avoid, &full, &Avoid::default()] {
+    for avoid in [avoid, &full] {
         let picked = pick_for_write(map, profile.id(), avoid, CHOICES, options.spread);
         let groups: Vec<&Group> = picked.iter().filter_map(|group| map.groups().get(group)).collect();
         if !groups.is_empty() {
             return Ok(Choice::Groups(groups));
         }
+    }
+    // A few full disks are as good as a few lost ones, as long as enough shards of each stripe find room.
+    let picked = pick_for_write(map, profile.id(), &Avoid::default(), FULL_PROBES, options.spread);
+    let groups: Vec<&Group> = picked.iter().filter_map(|group| map.groups().get(group)).collect();
+    let with_room = groups.iter().copied().filter(|group| has_room(profile, group, options.full_disks));
+    let with_room: Vec<&Group> = with_room.take(CHOICES).collect();
+    match (with_room.is_empty(), groups.is_empty()) {
+        (false, _) => return Ok(Choice::Groups(with_room)),
+        (true, false) => {
+            let full = options.full_disks.len();
+            let sentence = format!(
+                "the cluster is full: each group of profile {} has too many of the {full} full disks. Deletes still \
+                 work; delete objects, or add disks and then `clusterctl rebalance`",
+                profile.name()
+            );
+            return Err(refuse(ErrorCode::ClusterFull, sentence));
+        }
+        (true, true) => {}
     }
     if !options.tried.contains(&profile.id()) {
         return Ok(Choice::NeedSubstitutes);
@@ -153,6 +176,12 @@ fn choose<'a>(
         return Err(refuse(ErrorCode::NoLegalPlace, sentence));
     }
     Ok(Choice::Groups(groups))
+}
+
+/// Do enough slots of the group lie on disks with room?
+fn has_room(profile: &Profile, group: &Group, full_disks: &BTreeSet<DiskId>) -> bool {
+    let room = group.slots.iter().filter(|slot| !full_disks.contains(&slot.disk)).count();
+    room >= profile.min_durable()
 }
 
 /// Groups with the most slots on disks that are up, if these are enough for a commit. Not all groups are

@@ -67,7 +67,7 @@ fn numbers_agree() {
             after = last.id.clone();
         }
     }
-    let status = status::get_status(&cluster.machine);
+    let status = status::get_status(&cluster.machine, &cluster.pending.over(&cluster.kv)).unwrap();
     assert_eq!((found, status.extents, status.objects), (6, 6, 3));
     assert_eq!(status.groups_by_disks_tolerated, [0, status.groups]);
     let placements =
@@ -115,6 +115,34 @@ fn grants() {
     let others = open(1 << 20, false, vec![first]);
     assert!(!on(&others, 1) && others.groups.iter().all(|group| group.group != first));
     assert!(!open(1 << 20, false, (1..=100).collect()).groups.is_empty());
+}
+
+/// Full disks are avoided; when every group has some, those serve that have few enough; when none has, the put is
+/// refused and told what to do.
+#[test]
+fn a_full_cluster_refuses_puts() {
+    let cluster = Cluster::with_racks(3);
+    let open = |full: &[u32]| {
+        let open = wire::OpenPut {
+            tenant: "t".into(),
+            bucket: "b".into(),
+            bytes_hint: 1 << 20,
+            ..Default::default()
+        };
+        let full_disks: BTreeSet<_> = full.iter().copied().map(proto::DiskId).collect();
+        let now = Timestamp::from_millis(START_MS + 5);
+        let options = OpenOptions { spread: 3, now, tried: &BTreeSet::new(), full_disks: &full_disks };
+        match open_put(&cluster.machine, &open, options) {
+            Ok(Opened::Granted(reply)) => Ok(reply.groups.len()),
+            Err(Error::Refused(failure)) => Err((failure.code, failure.message)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let disks: Vec<u32> = cluster.machine.map().disks().keys().map(|disk| disk.0).collect();
+    assert!(open(&disks[..1]).is_ok());
+    let (code, message) = open(&disks).unwrap_err();
+    assert_eq!(code, proto::ErrorCode::ClusterFull);
+    assert!(message.contains("add disks") && message.contains(&disks.len().to_string()), "{message}");
 }
 
 fn reference(keys: &BTreeSet<String>, prefix: &str, delimiter: &str) -> Vec<(bool, String)> {
