@@ -4,14 +4,14 @@
 //! What lies on a disk is what its node would find if it were started now: with the index as it is, and the log
 //! from there on; or, where the index is lost, from the log alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use env::{KvRead, Order};
 use meta::raft::inspect;
 use meta::state::{Machine, tables};
 use node::store::survey::{RecordPlace, Survey, open, open_with};
-use placement::{Group, SlotState};
+use placement::{Duty, Group, SlotState};
 use proto::limits::GRANT_MS;
 use proto::prost::Message;
 use proto::{DiskId, DiskUuid, ExtentId, GroupId, NodeId, ShardName, SlotIndex, StripeIndex, wire};
@@ -109,6 +109,12 @@ impl Metadata {
         let geometry =
             codec::Geometry::new(number(profile.k())?, number(profile.m())?, profile.shard_bytes()).ok()?;
         geometry.extent(extent.length).ok()
+    }
+
+    /// Disks that are retired.
+    pub fn retired(&self) -> BTreeSet<DiskUuid> {
+        let disks = self.machine.map().disks().values();
+        disks.filter(|disk| disk.duty == Duty::Retired).map(|disk| disk.uuid).collect()
     }
 
     /// Where a disk really is: the node of the map, and the path at which a disk of this uuid lies.

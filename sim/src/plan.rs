@@ -397,6 +397,9 @@ impl NetworkPlan {
 /// How many runs have a mild class at least, in a million.
 const MILD_SHARE_PPM: u32 = 600_000;
 
+/// How many runs have a class of what people do at least, in a million.
+const PEOPLE_SHARE_PPM: u32 = 350_000;
+
 /// Each class is on or off; those that are on come at their own pace.
 fn draw_faults(stream: &Stream) -> BTreeMap<FaultClass, Duration> {
     let share = [100_000, 300_000, 500_000][stream.index(3)];
@@ -405,6 +408,7 @@ fn draw_faults(stream: &Stream) -> BTreeMap<FaultClass, Duration> {
         let pace = ms(stream, 1_500, 20_000);
         let (share, pace) =
             if class.is_mild() { (share.max(MILD_SHARE_PPM), pace / 2) } else { (share, pace) };
+        let share = if class.is_of_people() { share.max(PEOPLE_SHARE_PPM) } else { share };
         if stream.chance(share) {
             faults.insert(class, pace);
         }

@@ -9,7 +9,7 @@ mod old_work;
 pub(crate) mod places;
 pub(crate) mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ struct State {
     knowledge: BTreeMap<HostId, Knowledge>,
     leaders: BTreeMap<u64, u64>,
     places: Places,
+    /// Disks that were retired when somebody looked.
+    retired: BTreeSet<u32>,
     done: Done,
     reported: Reported,
     old_work: Option<OldWork>,
@@ -93,6 +95,11 @@ impl Wire {
         let mut state = lock(&self.state);
         let before = state.old_work.take();
         state.old_work = Some(OldWork::new(draws, until).after(before));
+    }
+
+    /// Disks that are retired by now.
+    pub(crate) fn learn_retired(&self, disks: BTreeSet<u32>) {
+        lock(&self.state).retired.extend(disks);
     }
 
     /// Asks about what was told of places.
@@ -279,7 +286,7 @@ impl State {
                 let fence = known.and_then(|knowledge| knowledge.known.get(&group).copied());
                 rules::of_write(write, fence, &self.places)
             }
-            Call::CommitObject(commit) => rules::of_commit(commit, &self.places),
+            Call::CommitObject(commit) => rules::of_commit(commit, &self.places, &self.retired),
             _ => None,
         }
     }

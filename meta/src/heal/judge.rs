@@ -2,7 +2,7 @@
 //! will drop.
 
 use placement::{Disk, Duty, Health};
-use proto::{DiskId, Timestamp, wire};
+use proto::{Timestamp, wire};
 use tracing::warn;
 use wire::command::Action;
 use wire::{TaskKind, TaskState};
@@ -52,13 +52,13 @@ fn failing(machine: &Machine, now: Timestamp, ailing: &Ailing) -> Option<wire::F
     Some(wire::FailDisk { disk: disk.id.0, reason })
 }
 
-/// Disks that somebody has given up are out as soon as they are down: nobody waits for their return.
+/// Disks that somebody has given up are out as soon as they are down: nobody waits for their return. Whoever
+/// pauses their task spares the disks that are up; what is lost is made again all the same.
 pub(super) fn with_given_up(machine: &Machine, ailing: &Ailing) -> Ailing {
-    let running = machine.tasks().active().filter(|task| task.state() == TaskState::Running);
-    let disks = running.flat_map(|task| task.disks.iter().copied().map(DiskId));
     let map = machine.map();
-    let lost = |disk: &DiskId| map.disk_duty(*disk).is_given_up() && map.disk_health(*disk) == Health::Down;
+    let lost =
+        |disk: &&Disk| disk.duty.is_given_up() && map.disk_health(disk.id) == Health::Down && map.slots_on(disk.id) > 0;
     let mut ailing = ailing.clone();
-    ailing.out.extend(disks.filter(lost));
+    ailing.out.extend(map.disks().values().filter(lost).map(|disk| disk.id));
     ailing
 }

@@ -162,6 +162,11 @@ impl Machine {
                 Some(Leave::Replace(_)) if why >= Leave::Fail => Ok(Found::Runs(TaskId(task.id))),
                 Some(known) if known == why => Ok(Found::Runs(TaskId(task.id))),
                 Some(known) if known < why => Ok(Found::TakesOver(TaskId(task.id))),
+                // One disk of a node that is drained has failed: its slots leave it as they would, only sooner.
+                None if why == Leave::Fail && self.map.disk_duty(disk).is_given_up() => {
+                    Ok(Found::Runs(TaskId(task.id)))
+                }
+                None if why == Leave::Fail => Ok(Found::TakesOver(TaskId(task.id))),
                 _ => Err(in_the_way(task)),
             };
         }
@@ -209,7 +214,11 @@ impl Machine {
         task: TaskId,
     ) -> Result<wire::Task, Error> {
         let mut task = self.tasks.get(task).cloned().unwrap_or_default();
-        if let Wish::LeaveDisk(_, why) = wish {
+        if let Wish::LeaveDisk(disk, why) = wish {
+            if task.kind() == TaskKind::DrainNode {
+                self.set_duty(tx, &[disk.0], why.duty(), &describe(&task))?;
+                return Ok(task);
+            }
             task.set_kind(why.kind());
             // The weaker reason may have had time.
             task.set_state(TaskState::Running);

@@ -59,7 +59,11 @@ impl Machine {
         let disks: Vec<Disk> = match (undrain.node, undrain.disk) {
             (node @ 1.., 0) => {
                 let node = self.known_node(node)?;
-                self.map.disks_of(node).filter(|disk| disk.duty == Duty::Draining).cloned().collect()
+                let of_node = |disk: &&Disk| {
+                    let task = self.tasks.of_disk(disk.id);
+                    disk.duty == Duty::Draining || task.is_some_and(|task| task.node == node.0)
+                };
+                self.map.disks_of(node).filter(of_node).cloned().collect()
             }
             (0, disk @ 1..) => vec![self.known_disk(disk)?.clone()],
             _ => return Err(invalid("name either a node or a disk to bring back into service")),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use placement::{Group, Health, SlotState};
 use proto::{ShardName, StripeIndex};
 
-use crate::checkers::{durability, raft};
+use crate::checkers::{durability, evenness, raft, tasks};
 use crate::cluster::Cluster;
 use crate::nemesis::leap;
 use crate::oracle;
@@ -32,6 +32,7 @@ pub async fn healing(cluster: &Arc<Cluster>, limit: Duration) {
     cluster.world.sleep(notice + LOOK).await;
     whole_within(cluster, limit, Health::Suspect).await;
     durability::new_operations(cluster).await;
+    evenness::check(cluster).await;
     // They may have left shards in a group that was given up: a disk that is gone may be found out only now.
     leap(cluster);
     if cluster.findings.is_empty() {
@@ -136,6 +137,8 @@ fn garbage_amiss(latest: &oracle::Metadata) -> Result<(), String> {
 
 fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), String> {
     let disks = oracle::disks(cluster);
+    tasks::amiss(latest, &disks)?;
+    let retired = latest.retired();
     let mut committed = BTreeMap::new();
     for extent in latest.committed() {
         let stripes = latest.stripes(&extent);
@@ -150,7 +153,7 @@ fn disks_amiss(cluster: &Cluster, latest: &oracle::Metadata) -> Result<(), Strin
             }
         }
     }
-    for disk in disks.by_uuid.values() {
+    for (_, disk) in disks.by_uuid.iter().filter(|(uuid, _)| !retired.contains(uuid)) {
         let is_needed = |shard: &ShardName| {
             let stripes = committed.get(&(shard.group, shard.extent));
             stripes.is_some_and(|stripes| shard.stripe.0 < *stripes)

@@ -6,7 +6,9 @@
 
 mod convergence;
 mod durability;
+mod duties;
 mod epochs;
+mod evenness;
 mod linearizability;
 mod log_alone;
 mod memory;
@@ -16,6 +18,7 @@ mod promised;
 mod raft;
 mod receipts;
 mod space;
+mod tasks;
 mod told;
 
 use std::sync::Arc;
@@ -109,6 +112,24 @@ pub const TABLE: &[Checker] = &[
         "a group's epoch never falls, and rises with every change of its slots",
         "epochs fence out writers of the past",
         "checkers/epochs.rs",
+    ),
+    checker(
+        duties::NAME,
+        "no slot comes to a disk that is out of service; a retired disk has none, and stays retired",
+        "a disk that was emptied is taken out",
+        "checkers/duties.rs",
+    ),
+    checker(
+        tasks::NAME,
+        "the progress of a task never falls and counts each slot once; it ends, and what it calls done is done",
+        "people switch off what they are told is empty",
+        "checkers/tasks.rs",
+    ),
+    checker(
+        evenness::NAME,
+        "a rebalance that nothing disturbs moves what its plan says, a tenth more at most, and leaves nothing to plan",
+        "a plan that is not kept cannot be agreed to",
+        "checkers/evenness.rs",
     ),
     checker(
         rules::FENCING,
@@ -209,6 +230,8 @@ struct Watchers {
     epochs: epochs::Epochs,
     raft: raft::Raft,
     receipts: receipts::Receipts,
+    duties: duties::Duties,
+    tasks: tasks::Tasks,
     samples: usize,
 }
 
@@ -220,6 +243,8 @@ impl Watchers {
         let Some(latest) = all.first() else { return };
         self.epochs.check(cluster, latest);
         placement::check(cluster, latest);
+        self.duties.check(cluster, latest);
+        self.tasks.check(cluster, latest);
         self.receipts.check(cluster, latest, &self.epochs);
         let disks = oracle::disks(cluster);
         promised::check(cluster, latest, &disks);

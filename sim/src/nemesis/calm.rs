@@ -1,7 +1,7 @@
 //! The end of all faults: what is left comes back, and operators do what only people can do.
 //!
 //! What people do: make room on disks, boot machines that are off, restart nodes with a disk that takes no more writes after an
-//! error, put new disks and nodes in the place of lost ones where nothing else makes legal places, and
+//! error, put new disks and nodes in the place of lost and drained ones where nothing else makes legal places, and
 //! finish what they began. All the rest the cluster has to do by itself, afterwards.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use placement::ClusterMap;
+use placement::{ClusterMap, Duty};
 use proto::limits::GRANT_MS;
 use proto::{DiskId, DiskUuid, Incarnation, NodeId};
 use simhost::{Death, Host};
@@ -17,6 +17,7 @@ use simhost::{Death, Host};
 use super::ailments;
 use super::atlas::out_share_max_percent;
 use super::losses::{replace_disk, replace_node};
+use super::people;
 use super::topology::settles;
 use super::victims;
 use crate::cluster::{Cluster, NodeHost};
@@ -58,6 +59,7 @@ pub async fn calm(cluster: &Arc<Cluster>) {
     }
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     wait_for_metadata(cluster).await;
+    people::conclude(cluster).await;
     replace_what_is_needed(cluster);
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
@@ -118,6 +120,8 @@ fn replace_what_is_needed(cluster: &Arc<Cluster>) {
     let found: BTreeSet<DiskUuid> = oracle::disks(cluster).by_uuid.into_keys().collect();
     let mut map = metadata.machine.map().clone();
     let dead = map.disks().values().filter(|disk| !found.contains(&disk.uuid)).map(|disk| disk.id).collect();
+    let drained: BTreeSet<NodeId> =
+        metadata.machine.tasks().active().map(|task| NodeId(task.node)).filter(|node| node.0 > 0).collect();
     let (disks, nodes) = {
         let lost = lock(&cluster.nemesis.lost);
         (lost.disks.clone(), lost.nodes.clone())
@@ -127,7 +131,10 @@ fn replace_what_is_needed(cluster: &Arc<Cluster>) {
             return;
         }
         replace_disk(cluster, node, &path);
-        put_disk(&mut map, node, bytes);
+        // A new disk of a node that is drained takes nothing either.
+        if !drained.contains(&node) {
+            put_disk(&mut map, node, bytes);
+        }
     }
     for (node, (_, disks)) in nodes {
         if is_enough(cluster, &map, &dead) {
@@ -170,8 +177,9 @@ fn put_disk(map: &mut ClusterMap, node: NodeId, capacity_bytes: u64) {
     let Some(like) = map.disks().values().next_back().cloned() else { return };
     let id = DiskId(like.id.0.saturating_add(1));
     let uuid = DiskUuid(u128::MAX - u128::from(id.0));
+    let duty = Duty::InService;
     // It fails when the node has never registered, and then nothing of it can be used.
-    drop(map.put_disk(placement::Disk { id, uuid, node, capacity_bytes, ..like }));
+    drop(map.put_disk(placement::Disk { id, uuid, node, capacity_bytes, duty, ..like }));
 }
 
 /// A disk on which a write failed takes no more of them until its node is started again.

@@ -111,12 +111,40 @@ classes! {
     LogDamage = "log-damage",
     /// A node comes back without what it knew of its disks.
     IndexLost = "index-lost",
+    /// People empty a node or a disk.
+    Drain = "drain",
+    /// People bring disks back into service.
+    Undrain = "undrain",
+    /// People give up a disk.
+    FailDisk = "fail-disk",
+    /// People replace a disk, one that is gone or one that is well.
+    ReplaceDisk = "replace-disk",
+    /// People empty a node, stop it, and have it forgotten.
+    RetireNode = "retire-node",
+    /// People have the disks made equally full.
+    Rebalance = "rebalance",
+    /// People pause, resume and cancel tasks, and set their limits.
+    SetTask = "set-task",
 }
 
 impl FaultClass {
     /// Does it neither destroy nor stop anything? Such classes come in most runs.
     pub(crate) fn is_mild(self) -> bool {
         matches!(self, Self::MoveSlots | Self::LateRequests | Self::RudeClient | Self::OldWork)
+    }
+
+    /// Is it what people do to the disks of a cluster that may be well?
+    pub(crate) fn is_of_people(self) -> bool {
+        matches!(
+            self,
+            Self::Drain
+                | Self::Undrain
+                | Self::FailDisk
+                | Self::ReplaceDisk
+                | Self::RetireNode
+                | Self::Rebalance
+                | Self::SetTask
+        )
     }
 
     /// Its number in the trace.

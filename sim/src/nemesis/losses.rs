@@ -91,6 +91,25 @@ fn take_away(disk: &DiskAt) {
     }
 }
 
+/// An operator takes out a disk that nobody needs any more, puts a new empty one in its place, and restarts the node.
+pub(super) fn swap_disk(cluster: &Arc<Cluster>, disk: &DiskAt) {
+    let capacity_bytes = ailments::capacity_bytes(cluster, disk);
+    lock(&cluster.nemesis.lost).disks.insert((disk.node, disk.path.clone()), capacity_bytes);
+    take_away(disk);
+    replace_disk(cluster, disk.node, &disk.path);
+}
+
+/// A node that nobody needs any more is taken away, with its disks.
+pub(super) fn take_away_all(cluster: &Cluster, node: &NodeHost) {
+    node.process.want(false);
+    node.process.host().kill(Death::Power);
+    for path in &node.disks {
+        let disk = DiskAt { host: node.process.host().clone(), node: node.id, path: path.clone() };
+        lock(&cluster.nemesis.lost).disks.remove(&(disk.node, disk.path.clone()));
+        take_away(&disk);
+    }
+}
+
 /// An operator puts a new empty disk in the place of one that is lost, and restarts the node.
 pub(super) fn replace_disk(cluster: &Arc<Cluster>, node: NodeId, path: &str) {
     let Some(capacity_bytes) = lock(&cluster.nemesis.lost).disks.remove(&(node, path.to_owned())) else {

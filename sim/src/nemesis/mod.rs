@@ -10,7 +10,8 @@
 //! partitions and the like have no limit: they may stop the cluster, and never make it forget.
 //!
 //! Operators are people of this world, too: they add, replace and restart things while all this goes on
-//! ([`operators`], [`losses`], [`metas`]), and what they began they finish in the calm.
+//! ([`operators`], [`losses`], [`metas`]), and they empty disks and nodes that are well ([`people`]); what they
+//! began they finish in the calm.
 
 mod ailments;
 mod atlas;
@@ -23,6 +24,7 @@ mod metas;
 mod moves;
 mod network;
 mod operators;
+mod people;
 mod power;
 mod processes;
 mod state;
@@ -41,6 +43,7 @@ use crate::cluster::Cluster;
 pub use calm::{calm, leap};
 pub use class::{FaultClass, UnknownClass};
 pub(crate) use moves::move_one;
+pub(crate) use people::ask;
 pub use state::State;
 pub use storm::storm;
 pub(crate) use victims::leader;

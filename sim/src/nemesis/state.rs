@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use env::rpc::Caller;
 use proto::{ExtentId, MetaId, NodeId};
+use simhost::SimEnv;
 
 use super::ailments::Ailments;
 use super::atlas::Past;
@@ -26,6 +28,10 @@ pub struct State {
     pub(super) beyond: Mutex<BTreeSet<ExtentId>>,
     /// Operators who have not finished what they began.
     pub(super) operators: AtomicU64,
+    /// Commands of people that nobody has answered yet.
+    pub(super) orders: AtomicU64,
+    /// From where people command.
+    pub(super) people: Mutex<Option<Caller<SimEnv>>>,
     calm: AtomicBool,
     counts: Mutex<BTreeMap<String, u64>>,
 }

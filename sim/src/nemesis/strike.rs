@@ -8,7 +8,8 @@ use simhost::{Host, Stream};
 use super::ailments::{self, Ailment};
 use super::class::FaultClass;
 use super::{
-    clocks, damage, losses, metas, moves, network, operators, power, processes, storage, stores, strangers,
+    clocks, damage, losses, metas, moves, network, operators, people, power, processes, storage, stores,
+    strangers,
 };
 use crate::cluster::Cluster;
 
@@ -96,6 +97,13 @@ fn perform(strike: &Strike<'_>) -> Outcome {
         FaultClass::Ambush => power::ambush(strike),
         FaultClass::LogDamage => damage::log(strike),
         FaultClass::IndexLost => stores::index_lost(strike),
+        FaultClass::Drain => people::drain(strike),
+        FaultClass::Undrain => people::undrain(strike),
+        FaultClass::FailDisk => people::fail_disk(strike),
+        FaultClass::ReplaceDisk => people::replace_disk(strike),
+        FaultClass::RetireNode => people::retire_node(strike),
+        FaultClass::Rebalance => people::rebalance(strike),
+        FaultClass::SetTask => people::set_task(strike),
     }
 }
 

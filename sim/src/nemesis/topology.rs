@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use placement::{
-    ClusterMap, Group, Health, Legalize, SlotState, apply_move, create_groups, legalize, relocate,
+    ClusterMap, Duty, Group, Health, Legalize, SlotState, apply_move, create_groups, legalize, relocate,
     slot_rebuilt,
 };
 use proto::{DiskId, GroupId, SlotIndex};
@@ -18,11 +18,12 @@ pub(super) fn is_held_back(down: usize, up: usize, share_max_percent: u8) -> boo
 }
 
 /// Will every group come to legal places, and each profile find some for a new group, when the disks `dead`
-/// stay away, and all others serve? `up` disks
+/// stay away, those that are out of service are left, and all others serve? `up` disks
 /// serve then; those that have not registered yet are no place, and count. All dead ones count as being
 /// in use: slots may still come to one that nobody has missed yet.
 pub(super) fn settles(map: &ClusterMap, dead: &BTreeSet<DiskId>, up: usize, share_max_percent: u8) -> bool {
-    if is_held_back(dead.len(), up, share_max_percent) {
+    let retired = map.disks().values().filter(|disk| disk.duty == Duty::Retired && !dead.contains(&disk.id));
+    if is_held_back(dead.len(), up.saturating_sub(retired.count()), share_max_percent) {
         return false;
     }
     let Some(mut map) = healed(map, dead) else { return false };
@@ -53,7 +54,7 @@ fn settle_group(map: &mut ClusterMap, mut group: Group) -> Option<()> {
     for _ in 0..group.slots.len().saturating_mul(3) + 1 {
         group = rebuilt(map, group)?;
         map.put_group(group.clone()).ok()?;
-        let away = (0_u8..).zip(&group.slots).find(|(_, slot)| map.disk_health(slot.disk) == Health::Down);
+        let away = (0_u8..).zip(&group.slots).find(|(_, slot)| is_to_be_left(map, slot.disk));
         let to = match away {
             Some((slot, _)) => relocate(map, &group, SlotIndex(slot)).ok()?,
             None => match legalize(map, &group) {
@@ -65,6 +66,10 @@ fn settle_group(map: &mut ClusterMap, mut group: Group) -> Option<()> {
         group = apply_move(map, &group, to.slot, to.to).ok()?;
     }
     None
+}
+
+fn is_to_be_left(map: &ClusterMap, disk: DiskId) -> bool {
+    map.disk_health(disk) == Health::Down || map.disk_duty(disk) != Duty::InService
 }
 
 /// Everything that is being made on a disk that serves is made.
@@ -155,6 +160,19 @@ mod tests {
             let (map, dead) = (map(racks, nodes, 12), dead(disks));
             let settled = settles(&map, &dead, map.disks().len() - dead.len(), 25);
             assert_eq!(settled, expected, "{racks} racks of {nodes}, without {disks:?}");
+        }
+    }
+
+    /// Disks that are out of service need places for their slots, and are none.
+    #[test]
+    fn drained_disks_are_left() {
+        for (disks, expected) in [(vec![1], true), (vec![1, 4], false), (vec![1, 5], true)] {
+            let mut map = map(3, 2, 12);
+            for disk in &disks {
+                let disk = map.disks()[&DiskId(*disk)].clone();
+                map.put_disk(Disk { duty: Duty::Draining, ..disk }).unwrap();
+            }
+            assert_eq!(settles(&map, &BTreeSet::new(), 6, 25), expected, "without {disks:?}");
         }
     }
 

@@ -42,8 +42,13 @@ pub(super) fn of_write(write: &wire::WriteShard, fence: Option<u64>, places: &Pl
     })
 }
 
-/// What is wrong with a commit: too few durable slots, or one that moved after it was written.
-pub(super) fn of_commit(commit: &wire::CommitObject, places: &Places) -> Option<Fault> {
+/// What is wrong with a commit: too few durable slots, or one that moved after it was written, or lies on a disk
+/// that is `retired`.
+pub(super) fn of_commit(
+    commit: &wire::CommitObject,
+    places: &Places,
+    retired: &BTreeSet<u32>,
+) -> Option<Fault> {
     commit.extents.iter().find_map(|extent| {
         let (group, epoch) = (extent.group, extent.epoch);
         let slots = places.now(group);
@@ -56,6 +61,15 @@ pub(super) fn of_commit(commit: &wire::CommitObject, places: &Places) -> Option<
         if let Some(needed) = needed.filter(|needed| !slots.is_empty() && durable < *needed) {
             let text = format!("a commit to group {group} with {durable} durable slots, {needed} are needed");
             return Some((QUORUM, text));
+        }
+        let then = places.at(group, epoch).unwrap_or_default().iter().enumerate();
+        let gone = then.filter(|(slot, _)| !named(*slot)).find(|(_, place)| retired.contains(&place.disk));
+        if let Some((slot, place)) = gone {
+            let text = format!(
+                "a commit under epoch {epoch} of group {group} with slot {slot} on disk {}, which is retired",
+                place.disk
+            );
+            return Some((FENCING, text));
         }
         let moved = slots.iter().enumerate().find(|(slot, place)| place.since > epoch && !named(*slot));
         moved.map(|(slot, place)| {
@@ -175,7 +189,7 @@ mod tests {
         let judge = |epoch, missing| {
             let extent = wire::Extent { group: 7, epoch, missing, ..Default::default() };
             let commit = wire::CommitObject { extents: vec![extent], ..Default::default() };
-            of_commit(&commit, &places).map(|(checker, _)| checker)
+            of_commit(&commit, &places, &BTreeSet::from([13])).map(|(checker, _)| checker)
         };
         assert_eq!((judge(5, 0), judge(5, 0b1), judge(4, 0b100)), (None, None, None));
         assert_eq!((judge(4, 0), judge(4, 0b1)), (Some("fencing"), Some("fencing")));
