@@ -4,11 +4,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod config;
+mod health;
 mod names;
 mod object;
 mod offline;
 mod output;
 mod status;
+mod task;
 mod topology;
 
 use std::path::PathBuf;
@@ -18,11 +20,13 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use client::{Cluster, Tenant};
 use os::{CredentialPaths, Credentials, Host, HostOptions};
-use proto::{BucketName, ErrorCode, Identity, MetaId, ProfileName, TenantName, wire};
+use proto::{BucketName, DiskId, ErrorCode, Identity, MetaId, NodeId, ProfileName, TenantName, wire};
+use wire::TaskState;
 
 use crate::config::Config;
+use crate::health::Verdict;
 use crate::output::Format;
-use crate::status::Verdict;
+use crate::task::{Long, Rate};
 
 #[derive(Debug, Parser)]
 #[command(name = "clusterctl", version, about = "Looks at and changes a Cadole cluster.", after_help = EXIT_CODES)]
@@ -44,7 +48,7 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit status: 0 done; 1 failed, or not all is whole or saved; 2 wrong usage; 3 no such tenant, bucket or object; \
-                          4 status found the cluster not whole";
+                          4 status or health found a problem";
 const EXIT_NOT_FOUND: u8 = 3;
 const EXIT_NOT_WHOLE: u8 = 4;
 
@@ -56,12 +60,25 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
+    /// One line for each problem, with its code and what to type; exit status 4 if there is one.
+    Health,
     /// Storage nodes.
     #[command(subcommand)]
-    Node(Ls),
+    Node(NodeCommand),
     /// Disks.
     #[command(subcommand)]
-    Disk(Ls),
+    Disk(DiskCommand),
+    /// Even out how full the disks are: shows the plan, asks, and waits.
+    #[command(args_conflicts_with_subcommands = true)]
+    Rebalance {
+        #[command(subcommand)]
+        command: Option<RebalanceCommand>,
+        #[command(flatten)]
+        long: Long,
+    },
+    /// Drains, replacements and rebalances that are under way, and the last that have ended.
+    #[command(subcommand)]
+    Task(TaskCommand),
     /// Placement groups.
     #[command(subcommand)]
     Group(GroupCommand),
@@ -91,9 +108,112 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-enum Ls {
+enum NodeCommand {
     /// List them.
     Ls,
+    /// Move all slots off the node's disks, and wait. It goes on being read and written meanwhile.
+    Drain {
+        /// Its id.
+        node: u32,
+        #[command(flatten)]
+        long: Long,
+    },
+    /// Bring its disks back into service.
+    Undrain {
+        /// Its id.
+        node: u32,
+    },
+    /// Remove a node that is drained and stopped, for good.
+    Rm {
+        /// Its id.
+        node: u32,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DiskCommand {
+    /// List them.
+    Ls,
+    /// Move all slots off the disk, and wait. It goes on being read and written meanwhile.
+    Drain {
+        /// Its id.
+        disk: u32,
+        #[command(flatten)]
+        long: Long,
+    },
+    /// Bring it back into service.
+    Undrain {
+        /// Its id.
+        disk: u32,
+    },
+    /// Replace it, dead or alive, step by step; typed again it goes on where it was.
+    Replace {
+        /// Its id.
+        disk: u32,
+        /// The id of the new disk, if it is there already.
+        #[arg(long, value_name = "DISK")]
+        new: Option<u32>,
+        #[command(flatten)]
+        long: Long,
+    },
+    /// Give it up: its slots go elsewhere first of all, and nothing new is written there.
+    Fail {
+        /// Its id.
+        disk: u32,
+        /// Why, for those who come later.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        long: Long,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum RebalanceCommand {
+    /// How far it is.
+    Status,
+    /// Begin no further moves.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End it; what has moved stays where it is.
+    Cancel,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum TaskCommand {
+    /// List them.
+    Ls,
+    /// One of them in full.
+    Show {
+        /// Its id.
+        id: u32,
+    },
+    /// Begin no further moves.
+    Pause {
+        /// Its id.
+        id: u32,
+    },
+    /// Go on.
+    Resume {
+        /// Its id.
+        id: u32,
+    },
+    /// End it; what has moved stays where it is, and disks are in service again.
+    Cancel {
+        /// Its id.
+        id: u32,
+    },
+    /// How fast all nodes together may copy for it.
+    Limit {
+        /// Its id.
+        id: u32,
+        /// For example 200MB/s; 0 is the cluster's default.
+        rate: Rate,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -273,12 +393,32 @@ async fn run(session: &Session, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Status { wait } => {
             let verdict = status::run(session, wait.map(Duration::from_secs)).await?;
-            if verdict == Verdict::NotWhole {
+            if verdict == Verdict::Problems {
                 return Ok(ExitCode::from(EXIT_NOT_WHOLE));
             }
         }
-        Command::Node(Ls::Ls) => topology::nodes(session).await?,
-        Command::Disk(Ls::Ls) => topology::disks(session).await?,
+        Command::Health => {
+            if health::run(session).await? == Verdict::Problems {
+                return Ok(ExitCode::from(EXIT_NOT_WHOLE));
+            }
+        }
+        Command::Node(command) => node(session, command).await?,
+        Command::Disk(command) => disk(session, command).await?,
+        Command::Rebalance { command: None, long } => task::rebalance(session, &long).await?,
+        Command::Rebalance { command: Some(command), .. } => match command {
+            RebalanceCommand::Status => task::rebalance_status(session).await?,
+            RebalanceCommand::Pause => task::set_rebalance(session, TaskState::Paused).await?,
+            RebalanceCommand::Resume => task::set_rebalance(session, TaskState::Running).await?,
+            RebalanceCommand::Cancel => task::set_rebalance(session, TaskState::Cancelled).await?,
+        },
+        Command::Task(command) => match command {
+            TaskCommand::Ls => task::list(session).await?,
+            TaskCommand::Show { id } => task::show(session, id).await?,
+            TaskCommand::Pause { id } => task::set(session, id, TaskState::Paused).await?,
+            TaskCommand::Resume { id } => task::set(session, id, TaskState::Running).await?,
+            TaskCommand::Cancel { id } => task::set(session, id, TaskState::Cancelled).await?,
+            TaskCommand::Limit { id, rate } => task::set_limit(session, id, rate).await?,
+        },
         Command::Group(GroupCommand::Ls { problems }) => topology::groups(session, problems).await?,
         Command::Meta(command) => meta(session, command).await?,
         Command::Profile(ProfileCommand::Create(new)) => names::create_profile(session, &new).await?,
@@ -296,6 +436,29 @@ async fn run(session: &Session, command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn node(session: &Session, command: NodeCommand) -> anyhow::Result<()> {
+    match command {
+        NodeCommand::Ls => topology::nodes(session).await,
+        NodeCommand::Drain { node, long } => task::drain_node(session, NodeId(node), &long).await,
+        NodeCommand::Undrain { node } => task::undrain_node(session, NodeId(node)).await,
+        NodeCommand::Rm { node, yes } => task::remove_node(session, NodeId(node), yes).await,
+    }
+}
+
+async fn disk(session: &Session, command: DiskCommand) -> anyhow::Result<()> {
+    match command {
+        DiskCommand::Ls => topology::disks(session).await,
+        DiskCommand::Drain { disk, long } => task::drain_disk(session, DiskId(disk), &long).await,
+        DiskCommand::Undrain { disk } => task::undrain_disk(session, DiskId(disk)).await,
+        DiskCommand::Replace { disk, new, long } => {
+            task::replace(session, DiskId(disk), new.map(DiskId), &long).await
+        }
+        DiskCommand::Fail { disk, reason, long } => {
+            task::fail_disk(session, DiskId(disk), reason, &long).await
+        }
+    }
 }
 
 async fn meta(session: &Session, command: MetaCommand) -> anyhow::Result<()> {

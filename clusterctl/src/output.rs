@@ -42,6 +42,28 @@ pub(crate) fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
 
+/// A time span for people: `45 s`, `2 min 16 s`, `3 h 5 min`, `2 d 4 h`.
+pub(crate) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// What a disk is meant for, for people and programs.
+pub(crate) fn duty(duty: i32) -> &'static str {
+    match wire::Duty::try_from(duty) {
+        Ok(wire::Duty::Unspecified) => "in service",
+        Ok(wire::Duty::Draining) => "draining",
+        Ok(wire::Duty::Failed) => "failed",
+        Ok(wire::Duty::Retired) => "retired",
+        Err(_) => "unknown",
+    }
+}
+
 /// Health for people and programs.
 pub(crate) fn health(health: i32) -> &'static str {
     match wire::Health::try_from(health) {
@@ -71,4 +93,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// `1 disk`, `2 disks`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two units at most, the larger first.
+    #[test]
+    fn durations() {
+        for (seconds, text) in [(0, "0 s"), (136, "2 min 16 s"), (11_100, "3 h 5 min"), (187_200, "2 d 4 h")]
+        {
+            assert_eq!(duration(seconds), text);
+        }
+    }
 }

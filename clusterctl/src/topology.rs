@@ -4,7 +4,7 @@ use proto::wire;
 use serde_json::{Value, json};
 
 use crate::Session;
-use crate::output::{health, hex, size, table};
+use crate::output::{duty, health, hex, size, table};
 
 /// Prints the nodes.
 ///
@@ -59,6 +59,9 @@ pub(crate) async fn disks(session: &Session) -> anyhow::Result<()> {
         json!({
             "id": disk.id, "uuid": hex(&disk.uuid), "node": disk.node, "name": disk.name,
             "health": health(disk.health), "reason": disk.reason, "slots": slots,
+            "duty": duty(disk.duty), "duty_reason": disk.duty_reason, "damaged_extents": disk.damaged_shards,
+            "verified_since_ms": (report.verified_since_ms != 0).then_some(report.verified_since_ms),
+            "made_bytes_per_s": report.made_bytes_per_s, "stripes_set_aside": report.set_aside_total,
             "capacity_bytes": disk.capacity_bytes, "used_bytes": report.used_bytes, "shards": report.shards,
             "damaged_blocks": report.damaged_blocks, "full": report.full,
             "groups_without_room": report.groups_without_room, "engine": report.engine,
@@ -71,6 +74,7 @@ pub(crate) async fn disks(session: &Session) -> anyhow::Result<()> {
                 disk.node.to_string(),
                 disk.name.clone(),
                 if disk.reason.is_empty() { health(disk.health).to_owned() } else { disk.reason.clone() },
+                duty(disk.duty).to_owned(),
                 slots.to_string(),
                 report.shards.to_string(),
                 size(report.used_bytes),
@@ -79,9 +83,11 @@ pub(crate) async fn disks(session: &Session) -> anyhow::Result<()> {
                 report.engine.clone(),
             ]
         };
-        let header =
-            ["disk", "node", "name", "health", "slots", "shards", "used", "capacity", "damaged", "engine"];
-        view(&status, table(&header, &[0, 1, 4, 5, 6, 7, 8], disks.iter().map(row).collect()))
+        let header = [
+            "disk", "node", "name", "health", "duty", "slots", "shards", "used", "capacity", "damaged",
+            "engine",
+        ];
+        view(&status, table(&header, &[0, 1, 5, 6, 7, 8, 9], disks.iter().map(row).collect()))
     });
     Ok(())
 }
