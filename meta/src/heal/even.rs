@@ -89,10 +89,11 @@ fn next_moves(
             failed.replace(Some(error));
             BTreeSet::new()
         });
-        // What is kept on a disk that answers will soon be dropped.
-        let is_up = |disk: &DiskId| machine.map().disk_health(*disk) == Health::Up;
-        waits.set(waits.get() || taken.contains(&group.id.0) || kept.iter().any(is_up));
-        !taken.contains(&group.id.0) && kept.is_empty()
+        // What is kept on a disk that answers will soon be dropped; a disk that does not gets no slot anyway.
+        let answers = |disk: &DiskId| machine.map().disk_health(*disk) != Health::Down;
+        let is_busy = taken.contains(&group.id.0) || kept.iter().any(answers);
+        waits.set(waits.get() || is_busy);
+        !is_busy
     };
     let moves = question.next_moves(Room { moves: room, per_disk: PER_DISK_MAX, is_free: &is_free });
     match failed.take() {

@@ -17,6 +17,13 @@ impl<E: Env> Shared<E> {
         mut begin: wire::BeginTask,
     ) -> Result<wire::BeginTaskReply, Failure> {
         self.node.linearize().await?;
+        let id = &begin.command_id;
+        let is_carried_out = || self.node.replica().read(|machine, kv| machine.is_carried_out(kv, id));
+        if !begin.dry_run && is_carried_out().map_err(failed)? {
+            // Whatever has become of it meanwhile.
+            let task = self.task_of(Action::BeginTask(begin)).await?;
+            return Ok(wire::BeginTaskReply { task: Some(task), plan: None });
+        }
         let fills = self.fills();
         let mut planned =
             self.node.replica().read(|machine, _| plan(machine, &begin, &fills)).map_err(failed)?;

@@ -7,6 +7,7 @@ use wire::outcome::Outcome as Answer;
 
 use crate::state::error::{Error, invalid};
 use crate::state::parse::{TIME_MS_MAX, check_age, command_id, is_over};
+use crate::state::tx::row;
 use crate::state::{Machine, Pending, Tx, tables as t};
 
 /// Expired outcomes that any command drops, so that they never pile up: more than it adds.
@@ -83,6 +84,16 @@ impl Machine {
         tx.put(t::COMMANDS, t::command_key(id), &wire::CommandRow { outcome: Some(outcome) });
         self.oldest_command = Some(self.oldest_command.map_or(id, |oldest| oldest.min(id)));
         answer
+    }
+
+    /// Was a command of this id carried out, as far as is remembered?
+    ///
+    /// # Errors
+    ///
+    /// When it is no id; those of the store.
+    pub(crate) fn is_carried_out(&self, kv: &impl KvRead, id: &[u8]) -> Result<bool, Error> {
+        let found: Option<wire::CommandRow> = row(kv, t::COMMANDS, &t::command_key(command_id(id)?))?;
+        Ok(found.is_some())
     }
 
     fn act<K: KvRead>(&mut self, tx: &mut Tx<'_, K>, action: Action) -> Result<Answer, Error> {
