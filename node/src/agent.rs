@@ -12,7 +12,7 @@ use proto::wire::response::Result as Outcome;
 use proto::{ClusterId, DiskId, DiskUuid, ErrorCode, Failure, wire};
 use tracing::{debug, info, warn};
 
-use crate::damage::Lost;
+use crate::damage::{Loss, Lost};
 use crate::node::{Node, unexpected};
 
 /// Why heartbeats stopped.
@@ -135,10 +135,7 @@ async fn beat_once<E: Env>(node: &Node<E>) -> Result<(), Failure> {
     let known = node.map().version;
     let mut disks = node.disks.reports().await;
     disks.retain(|disk| disk.disk != 0);
-    for disk in &mut disks {
-        let groups = node.groups_without_room(DiskId(disk.disk));
-        disk.groups_without_room = groups.into_iter().map(|group| group.0).collect();
-    }
+    disks.iter_mut().for_each(|disk| node.complete_report(disk));
     let call = Call::Heartbeat(wire::Heartbeat {
         node: node.options.id.0,
         incarnation: node.incarnation().0,
@@ -148,6 +145,8 @@ async fn beat_once<E: Env>(node: &Node<E>) -> Result<(), Failure> {
     let Outcome::Heartbeat(reply) = node.ask_meta(call).await?.result else {
         return Err(unexpected("heartbeat"));
     };
+    node.repair_pace.set(reply.repair_bytes_per_s);
+    node.move_pace.set(reply.move_bytes_per_s);
     if reply.map_version != known {
         node.refresh_map().await?;
     }
@@ -158,36 +157,36 @@ async fn beat_once<E: Env>(node: &Node<E>) -> Result<(), Failure> {
 }
 
 async fn report_lost<E: Env>(node: &Node<E>) -> Result<(), Failure> {
-    let lost = node.lost.take(WORK_PAGE_MAX);
+    let found = node.lost.take(WORK_PAGE_MAX);
     let map = node.map();
-    let entries: Vec<wire::SlotFilled> = lost
-        .iter()
-        .filter_map(|lost| {
-            let Lost { disk, group, extent, slot } = *lost;
-            // Of a slot that moved away meanwhile nothing is missed.
-            let placement = map.groups.get(&group).filter(|placement| placement.has(slot, disk))?;
-            Some(wire::SlotFilled {
-                group: group.0,
-                extent: extent.to_wire(),
-                slot: u32::from(slot.0),
-                disk: disk.0,
-                epoch: placement.epoch.0,
-            })
-        })
-        .collect();
-    if entries.is_empty() {
+    let mut report = wire::ReportWork { node: node.options.id.0, ..Default::default() };
+    for (Lost { disk, group, extent, slot }, loss) in &found {
+        // Of a slot that moved away meanwhile nothing is missed.
+        let placement = map.groups.get(group).filter(|placement| placement.has(*slot, *disk));
+        let Some(placement) = placement else { continue };
+        let item = wire::SlotFilled {
+            group: group.0,
+            extent: extent.to_wire(),
+            slot: u32::from(slot.0),
+            disk: disk.0,
+            epoch: placement.epoch.0,
+        };
+        match loss {
+            Loss::Absent => report.lost.push(item),
+            Loss::Damaged => report.damaged.push(item),
+        }
+    }
+    let (absent, damaged) = (report.lost.len(), report.damaged.len());
+    if (absent, damaged) == (0, 0) {
         return Ok(());
     }
-    let count = entries.len();
-    let call =
-        Call::ReportWork(wire::ReportWork { node: node.options.id.0, lost: entries, ..Default::default() });
-    match node.ask_meta(call).await {
+    match node.ask_meta(Call::ReportWork(report)).await {
         Ok(_) => {
-            info!(count, "lost shards reported");
+            info!(absent, damaged, "lost shards reported");
             Ok(())
         }
         Err(failure) => {
-            node.lost.put_back(lost);
+            node.lost.put_back(found);
             Err(failure)
         }
     }

@@ -8,8 +8,9 @@
 //!   where the grants were not over yet the last time, and asks nothing about groups without shards of that
 //!   age; so it costs what was written since, and nothing on an idle disk.
 //! - The *audit*, over about [`audit_period`](crate::Options::audit_period), compares everything, which also
-//!   finds shards that are absent, and reads and verifies each shard. It begins at a random group, so that
-//!   a node that is often restarted still comes to all of them.
+//!   finds shards that are absent, and reads and verifies each shard. It begins with the groups that were read longest
+//!   ago, after a start at a random one, so that a node that is often restarted still comes to all of them. When
+//!   each group was read last is told with the heartbeats.
 //!
 //! What is lost goes to the metadata service with the next heartbeat, which has it made again. So do slots
 //! that have no part in their group, to be dropped like what a move leaves behind.
@@ -37,6 +38,7 @@ use proto::{
 use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 
+use crate::damage::Loss;
 use crate::disks::StoreOf;
 use crate::node::Node;
 use crate::store::{Held, Presence, Removed, StoreError};
@@ -156,7 +158,12 @@ impl<E: Env> Pass<'_, E> {
             }
         };
         for group in groups {
-            match self.group(group).await {
+            let began = self.node.leader.cluster_now();
+            let audited = self.group(group).await;
+            if self.pace.is_some() && audited.is_ok() {
+                self.node.verified.note(self.disk, group, began);
+            }
+            match audited {
                 Ok(None) => {}
                 Ok(Some(time)) => as_of = Some(as_of.map_or(time, |earliest: Timestamp| earliest.min(time))),
                 Err(error) => {
@@ -179,7 +186,8 @@ impl<E: Env> Pass<'_, E> {
             .map(|time| Timestamp::from_millis(time.as_millis().saturating_sub(GRANT_MS)))
     }
 
-    /// The groups with shards or a slot on the disk, from a random one on.
+    /// The groups with shards or a slot on the disk: for an audit those first that were read longest ago, else, and
+    /// among equals, from a random one on.
     fn groups(&self) -> Result<Vec<GroupId>, StoreError> {
         let mut groups = self.store.groups()?;
         if self.pace.is_some() {
@@ -191,6 +199,9 @@ impl<E: Env> Pass<'_, E> {
         }
         let first = self.node.env.rng().below(groups.len() as u64);
         groups.rotate_left(usize::try_from(first).unwrap_or_default());
+        if self.pace.is_some() {
+            groups.sort_by_key(|group| self.node.verified.last(self.disk, *group));
+        }
         Ok(groups)
     }
 
@@ -282,7 +293,7 @@ impl<E: Env> Pass<'_, E> {
         let (stripe, slot) = (StripeIndex(0), duty.slot);
         // What there is no room for is found again by the next pass.
         let mut names = lost.into_iter().map(|extent| ShardName { group, extent, stripe, slot });
-        names.all(|name| self.node.lost.push(self.disk, &name));
+        names.all(|name| self.node.lost.push(self.disk, &name, Loss::Absent));
         Ok(if self.pace.is_none() { Vec::new() } else { compare::to_verify(group, &here, answer, &duty) })
     }
 
@@ -329,7 +340,7 @@ impl<E: Env> Pass<'_, E> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            if !good && !self.node.lost.push(self.disk, &name) {
+            if !good && !self.node.lost.push(self.disk, &name, Loss::Damaged) {
                 warn!(shard = %name, "too many lost shards wait for being reported");
             }
             self.node.env.clock().sleep_until(due).await;

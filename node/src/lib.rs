@@ -21,6 +21,7 @@
 //! shard, what work to begin, and which shards an audit finds superfluous or lost.
 
 mod agent;
+mod aside;
 mod audit;
 mod block;
 mod board;
@@ -31,7 +32,9 @@ mod disks;
 mod keyed;
 mod node;
 mod options;
+mod pace;
 mod rebuild;
+mod resume;
 mod server;
 mod service;
 pub mod store;
@@ -40,6 +43,7 @@ pub mod superblock;
 #[cfg_attr(fuzzing, allow(dead_code, reason = "tests use all of it"))]
 #[allow(clippy::panic, clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod testing;
+mod verified;
 mod view;
 mod work;
 

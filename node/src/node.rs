@@ -14,13 +14,17 @@ use proto::{DiskId, ErrorCode, Failure, GroupId, Incarnation, ShardName, wire};
 use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 
+use crate::aside::Aside;
 use crate::budget::Budget;
 use crate::coalesce::Coalesced;
-use crate::damage::LostQueue;
+use crate::damage::{Loss, LostQueue};
 use crate::disks::DiskSet;
 use crate::keyed::KeyedLocks;
 use crate::options::Options;
+use crate::pace::{Meter, Pacer};
+use crate::resume::Resume;
 use crate::store::StoreError;
+use crate::verified::Verified;
 use crate::view::{NodeMap, Placement};
 
 /// Groups without room that the node tells of one disk at a time.
@@ -49,6 +53,15 @@ pub(crate) struct Node<E: Env> {
     /// by a repair that knew its extent from before.
     pub(crate) groups: KeyedLocks<GroupId>,
     pub(crate) lost: LostQueue,
+    /// How fast lost shards may be made again, and slots copied that move.
+    pub(crate) repair_pace: Pacer,
+    pub(crate) move_pace: Pacer,
+    /// How fast they are.
+    pub(crate) made: Meter,
+    pub(crate) aside: Aside,
+    /// Where rebuilds go on that broke off.
+    pub(crate) resume: Resume,
+    pub(crate) verified: Verified,
     /// Where work keeps failing since a disk has no room for what it should make.
     without_room: Mutex<BTreeSet<(DiskId, GroupId)>>,
     /// Rung when the metadata service has work.
@@ -74,6 +87,12 @@ impl<E: Env> Node<E> {
             repairs: budget(options.repair_bytes_in_flight.0),
             groups: KeyedLocks::new(),
             lost: LostQueue::default(),
+            repair_pace: Pacer::default(),
+            move_pace: Pacer::default(),
+            made: Meter::default(),
+            aside: Aside::default(),
+            resume: Resume::default(),
+            verified: Verified::default(),
             without_room: Mutex::default(),
             work: Notify::new(),
             map: Mutex::default(),
@@ -171,15 +190,28 @@ impl<E: Env> Node<E> {
             let place = map.groups.get(&shard.group).and_then(|group| group.place(shard.slot));
             place.is_some_and(|place| place.at.disk == disk && !place.rebuilding)
         };
-        let lost = match error {
-            StoreError::Damaged { .. } => true,
+        let loss = match error {
+            StoreError::Damaged { .. } => Some(Loss::Damaged),
             // The metadata service ignores extents that were deleted or never committed.
-            StoreError::NoSuchShard(_) => should_be_there(),
-            _ => false,
+            StoreError::NoSuchShard(_) => Some(Loss::Absent).filter(|_| should_be_there()),
+            _ => None,
         };
-        if lost && !self.lost.push(disk, shard) {
+        if loss.is_some_and(|loss| !self.lost.push(disk, shard, loss)) {
             warn!(%shard, "too many lost shards wait for being reported");
         }
+    }
+
+    /// What the node knows of a disk beyond what the disk itself tells.
+    pub(crate) fn complete_report(&self, report: &mut wire::DiskReport) {
+        let disk = DiskId(report.disk);
+        let groups = self.groups_without_room(disk);
+        report.groups_without_room = groups.into_iter().map(|group| group.0).collect();
+        report.made_bytes_per_s = self.made.bytes_per_s(disk, self.env.clock().now());
+        let known = self.verified.of(disk, &self.map().groups_on(disk));
+        report.verified_since_ms = known.since.as_millis();
+        report.groups_unverified = u32::try_from(known.unverified).unwrap_or(u32::MAX);
+        report.audit_period_s = self.options.audit_period.as_secs();
+        (report.set_aside, report.set_aside_total) = self.aside.report(disk);
     }
 
     /// Remembers where work keeps failing for lack of room.

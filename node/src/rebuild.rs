@@ -1,29 +1,39 @@
 //! Making shards again: copied from the disk that a slot moves away from, or decoded from any `k`
 //! others. Reads whole shards over the network, verifies their checksums, and writes through the
-//! store, so that what is made is durable when it is reported.
+//! store, so that what is made is durable when it is reported. What was decoded must give one of the shards that it was
+//! made from, and what was written is read back and compared, before it counts.
+//!
+//! It goes as fast as the metadata service allows, unless the stripe can lose nothing more. A stripe that fails
+//! keeps the others from nothing: it is noted ([`Aside`]), and the extent has to be tried again.
 //!
 //! The caller holds the group's lock and has learned the extent under it.
 
 use bytes::Bytes;
 use codec::{Codec, SlotMask, verify_blocks};
 use env::rpc::Target;
-use env::{Env, Expect, Priority};
+use env::{Clock, Env, Expect, Priority};
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use proto::limits::HINT_BYTES_MAX;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Outcome;
-use proto::{ErrorCode, ExtentId, Failure, Identity, ShardName, SlotIndex, StripeIndex, TenantTag, wire};
+use proto::{
+    DiskId, ErrorCode, ExtentId, Failure, Identity, ShardName, SlotIndex, StripeIndex, TenantTag, wire,
+};
 use std::time::Duration;
 use tracing::debug;
 
+use crate::aside::Aside;
+use crate::damage::Loss;
 use crate::disks::StoreOf;
 use crate::node::{Node, to_failure, unexpected};
-use crate::store::{NewShard, Presence};
+use crate::store::{NewShard, Presence, StoreError};
 use crate::view::{DiskAt, Placement};
 
 /// How long a peer may take for one shard.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Stripes of an extent that may fail before the rest of it waits for the next attempt.
+const STRIPES_FAILED_MAX: usize = 4;
 
 /// An extent of which a slot is to have all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,19 +83,68 @@ impl<'a, E: Env> SlotMaker<'a, E> {
     }
 
     /// Sees to it that the slot has every shard of the extent, whole and durable. What is there and
-    /// verified stays; what is damaged is replaced.
+    /// verified stays; what is damaged is replaced. The bytes that were made.
     ///
     /// # Errors
     ///
-    /// When a shard can be had from nowhere, or not be written. What was made stays.
-    pub(crate) async fn make_extent(&self, extent: ExtentToMake) -> Result<(), Failure> {
+    /// When a shard can be had from nowhere, or not be written: of those that failed the first failure. What was made
+    /// stays, and all that could be made was, unless the disk itself fails or many stripes do.
+    pub(crate) async fn make_extent(&self, extent: ExtentToMake) -> Result<u64, Failure> {
         let layout = self.placement.geometry.extent(extent.length)?;
         let stripes = (0..layout.stripes()).map(StripeIndex).filter_map(|stripe| {
             let shard_bytes = layout.shard_bytes(stripe)?;
-            Some(self.make_stripe(extent, stripe, shard_bytes))
+            Some(self.make_and_note(extent, stripe, shard_bytes))
         });
         let in_flight = self.node.options.repair_stripes_in_flight;
-        stream::iter(stripes).buffer_unordered(in_flight).try_collect::<()>().await
+        let mut stripes = stream::iter(stripes).buffer_unordered(in_flight);
+        let (mut made, mut failed, mut first) = (0u64, 0, None);
+        while let Some(outcome) = stripes.next().await {
+            match outcome {
+                Ok(bytes) => made = made.saturating_add(bytes),
+                Err(failure) if is_of_disk(&failure) => return Err(failure),
+                Err(failure) => {
+                    failed += 1;
+                    first.get_or_insert(failure);
+                    if failed >= STRIPES_FAILED_MAX {
+                        break;
+                    }
+                }
+            }
+        }
+        first.map_or(Ok(made), Err)
+    }
+
+    async fn make_and_note(
+        &self,
+        extent: ExtentToMake,
+        stripe: StripeIndex,
+        shard_bytes: usize,
+    ) -> Result<u64, Failure> {
+        let name = ShardName { group: self.placement.group, extent: extent.extent, stripe, slot: self.slot };
+        let outcome = self.make_stripe(name, extent.missing, shard_bytes).await;
+        let (aside, disk): (&Aside, _) = (&self.node.aside, self.disk());
+        match &outcome {
+            Ok(_) => aside.made(disk, &name),
+            Err(failure) if is_of_disk(failure) => {}
+            Err(failure) => aside.failed(disk, name, failure),
+        }
+        outcome
+    }
+
+    fn disk(&self) -> DiskId {
+        self.placement.place(self.slot).map_or(DiskId(0), |place| place.at.disk)
+    }
+
+    /// Waits for as long as shards that move, or are made again, have to; not at all for those that can lose nothing
+    /// more.
+    async fn pace(&self, missing: SlotMask, shard_bytes: usize) {
+        if self.placement.spare(missing) == 0 {
+            return;
+        }
+        let node = self.node;
+        let moves = self.placement.source(self.slot).is_some();
+        let pacer = if moves { &node.move_pace } else { &node.repair_pace };
+        pacer.wait(node.env.clock(), u64::try_from(shard_bytes).unwrap_or(u64::MAX)).await;
     }
 
     /// Does another disk still keep what the slot had before?
@@ -112,23 +171,27 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         Ok(true)
     }
 
+    /// The bytes that had to be made: none if the shard is there.
     async fn make_stripe(
         &self,
-        extent: ExtentToMake,
-        stripe: StripeIndex,
+        name: ShardName,
+        missing: SlotMask,
         shard_bytes: usize,
-    ) -> Result<(), Failure> {
-        let group = self.placement.group;
-        let name = ShardName { group, extent: extent.extent, stripe, slot: self.slot };
-        let shards = self.placement.geometry.k() + 2;
-        let _spent = self.node.repairs.spend(shards.saturating_mul(shard_bytes)).await?;
-        let presence = self.store.check(name, Priority::Repair).await?;
+    ) -> Result<u64, Failure> {
+        let presence = {
+            let _spent = self.node.repairs.spend(shard_bytes).await?;
+            self.store.check(name, Priority::Repair).await?
+        };
         let there = match presence {
-            Presence::Whole(stat) if stat.shard_bytes as usize == shard_bytes => return Ok(()),
+            Presence::Whole(stat) if stat.shard_bytes as usize == shard_bytes => return Ok(0),
             Presence::Whole(_) | Presence::Damaged => true,
             Presence::Absent => false,
         };
-        let made = self.obtain(name, extent.missing, shard_bytes).await?;
+        self.pace(missing, shard_bytes).await;
+        // Donors, what is made of them, and that one more time with its header.
+        let shards = self.placement.geometry.k() + 3;
+        let _spent = self.node.repairs.spend(shards.saturating_mul(shard_bytes)).await?;
+        let made = self.obtain(name, missing, shard_bytes).await?;
         if there {
             // Only now that the right bytes are at hand.
             self.store.delete(name).await?;
@@ -137,7 +200,24 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         shard = shard.with_hint(made.hint)?;
         shard.push(&made.bytes)?;
         self.store.put(shard.seal()?, Priority::Repair).await?;
-        Ok(())
+        self.read_back(name, &made.bytes).await?;
+        let bytes = u64::try_from(shard_bytes).unwrap_or(u64::MAX);
+        self.node.made.note(self.disk(), bytes, self.node.env.clock().now());
+        Ok(bytes)
+    }
+
+    /// Is what lies on the disk what was made? A disk that gives back something else is told of.
+    async fn read_back(&self, name: ShardName, made: &Bytes) -> Result<(), Failure> {
+        match self.store.read(name, 0, 0, Priority::Repair).await {
+            Ok(read) if read.bytes == *made => return Ok(()),
+            Ok(_) | Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // The next attempt finds it damaged, or is told of a conflict: it must not stay.
+        self.store.delete(name).await?;
+        self.node.lost.push(self.disk(), &name, Loss::Damaged);
+        let text = format!("shard {name}: what was read back is not what was written");
+        Err(Failure::new(ErrorCode::DamagedShard, text))
     }
 
     /// The shard's bytes, from wherever they can be had.
@@ -241,10 +321,30 @@ impl<'a, E: Env> SlotMaker<'a, E> {
         }
         let wanted = SlotMask::from_iter([self.slot]);
         self.codec.reconstruct(&mut shards, wanted).map_err(|error| internal(error.to_string()))?;
-        let made = shards.get_mut(usize::from(self.slot.0)).and_then(Option::take);
+        let made = shards.get(usize::from(self.slot.0)).cloned().flatten();
         let bytes = made.ok_or_else(|| internal("the shard was not made".to_owned()))?;
+        if !fits(&self.codec, shards, self.slot) {
+            return Err(internal("the shard that was made does not fit its stripe".to_owned()));
+        }
         Ok(Fetched { bytes, tenant_tag, hint })
     }
+}
+
+/// Does the shard in `slot`, with the others but one, give that one again? Any mistake in making it shows.
+fn fits(codec: &Codec, mut shards: Vec<Option<Bytes>>, slot: SlotIndex) -> bool {
+    let mut others = (0_u8..).map(SlotIndex).zip(&shards).filter(|(other, _)| *other != slot);
+    let witness = others.find_map(|(other, shard)| Some((other, shard.clone()?)));
+    let Some((witness, known)) = witness else { return false };
+    if let Some(place) = shards.get_mut(usize::from(witness.0)) {
+        *place = None;
+    }
+    let again = codec.reconstruct(&mut shards, SlotMask::from_iter([witness]));
+    again.is_ok() && shards.get(usize::from(witness.0)).cloned().flatten() == Some(known)
+}
+
+/// Is it the disk, or its room, rather than this stripe?
+pub(crate) fn is_of_disk(failure: &Failure) -> bool {
+    matches!(failure.code, ErrorCode::DiskFull | ErrorCode::DiskFailed | ErrorCode::Overloaded)
 }
 
 /// All shards of a stripe say the same of their object, but for those that say nothing. Should a writer have said
@@ -257,6 +357,29 @@ fn hint_of_stripe<'a>(shards: impl Iterator<Item = (SlotIndex, &'a Bytes)>) -> B
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A shard that was made rightly gives any other of its stripe again; one with a wrong bit, or made from a wrong
+    /// shard, does not.
+    #[test]
+    fn what_is_made_fits() {
+        for (k, m) in [(1_u32, 2_u32), (2, 1), (4, 2)] {
+            let codec = Codec::new(codec::Geometry::new(k, m, 65_536).unwrap());
+            let bytes: Vec<u8> = (0..k * 64).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
+            let all = codec.encode(Bytes::from(bytes)).unwrap().shards().to_vec();
+            for lost in 0..all.len() {
+                let (slot, mut shards) = (SlotIndex(u8::try_from(lost).unwrap()), vec![None; all.len()]);
+                let donors = (0..all.len()).rev().filter(|other| *other != lost).take(k as usize);
+                donors.for_each(|other| shards[other] = Some(all[other].clone()));
+                codec.reconstruct(&mut shards, SlotMask::from_iter([slot])).unwrap();
+                assert_eq!(shards[lost].as_ref(), Some(&all[lost]));
+                assert!(fits(&codec, shards.clone(), slot), "{k} + {m}, {slot}");
+                let mut wrong = shards[lost].clone().unwrap().to_vec();
+                wrong[5] ^= 1;
+                shards[lost] = Some(wrong.into());
+                assert!(!fits(&codec, shards, slot), "{k} + {m}, {slot}");
+            }
+        }
+    }
 
     /// A shard that is made again says what those say that it was made from, even if only one of them does.
     #[test]

@@ -63,11 +63,26 @@ impl Placement {
         self.place(slot).is_some_and(|place| place.at.disk == disk)
     }
 
+    /// How many more disks may be lost until shards of an extent with these slots missing can be made no more.
+    pub(crate) fn spare(&self, missing: SlotMask) -> usize {
+        let is_there = |(slot, place): &(SlotIndex, &Place)| {
+            let holder = if place.rebuilding { place.source.as_ref() } else { Some(&place.at) };
+            !missing.contains(*slot) && holder.is_some_and(|disk| disk.health < DOWN)
+        };
+        let there = (0_u8..).map(SlotIndex).zip(&self.places).filter(is_there).count();
+        there.saturating_sub(self.geometry.k())
+    }
+
+    /// The disk that the slot moves away from, if that is there.
+    pub(crate) fn source(&self, slot: SlotIndex) -> Option<&DiskAt> {
+        let source = self.place(slot).and_then(|place| place.source.as_ref());
+        source.filter(|source| source.health < DOWN)
+    }
+
     /// From where the shard of `slot` may be copied as it is, most promising first.
     pub(crate) fn copy_sources(&self, slot: SlotIndex) -> impl Iterator<Item = &DiskAt> {
         let place = self.place(slot);
-        let source = place.and_then(|place| place.source.as_ref()).filter(|source| source.health < DOWN);
-        source.into_iter().chain(place.into_iter().flat_map(|place| &place.kept))
+        self.source(slot).into_iter().chain(place.into_iter().flat_map(|place| &place.kept))
     }
 
     /// The other slots that may have their shards, best first, each with the disks to ask in turn. Those in
@@ -133,6 +148,12 @@ impl NodeMap {
         let placements = wire.placements.into_iter().map(Placement::parse);
         let groups = placements.map(|p| p.map(|p| (p.group, p))).collect::<Result<_, _>>()?;
         Ok(Self { version: wire.map_version, groups })
+    }
+
+    /// Groups with a slot on the disk, in order.
+    pub(crate) fn groups_on(&self, disk: DiskId) -> Vec<GroupId> {
+        let has = |placement: &&Placement| placement.places.iter().any(|place| place.at.disk == disk);
+        self.groups.values().filter(has).map(|placement| placement.group).collect()
     }
 
     /// May a shard be written to `disk` under `epoch`?
@@ -260,6 +281,32 @@ pub(crate) mod tests {
         let placement = Placement::parse(wire).unwrap();
         assert_eq!(donors(&placement, 2, 0), [(1, vec![12, 99, 98]), (0, vec![11])]);
         assert_eq!((sources(&placement, 0), sources(&placement, 1)), (vec![], vec![98]));
+    }
+
+    /// What may still be lost: neither what is missing, nor down, nor being made from nothing counts; what moves counts
+    /// at its source.
+    #[test]
+    fn spare_disks() {
+        let spare = |missing, change: &dyn Fn(&mut wire::Placement)| {
+            let mut wire = placement(5);
+            change(&mut wire);
+            Placement::parse(wire).unwrap().spare(SlotMask::from_wire(missing, 3).unwrap())
+        };
+        let rebuilding = wire::SlotState::Rebuilding.into();
+        assert_eq!(spare(0, &|_| {}), 1);
+        assert_eq!(spare(0b010, &|_| {}), 0);
+        assert_eq!(spare(0, &|p| p.places[0].health = wire::Health::Down.into()), 0);
+        assert_eq!(spare(0, &|p| p.places[0].health = wire::Health::Suspect.into()), 1);
+        assert_eq!(spare(0, &|p| p.places[0].state = rebuilding), 0);
+        let moving = |source_health: wire::Health| {
+            move |p: &mut wire::Placement| {
+                p.places[0].state = rebuilding;
+                (p.places[0].source_disk, p.places[0].source_health) = (99, source_health.into());
+            }
+        };
+        assert_eq!(spare(0, &moving(wire::Health::Up)), 1);
+        assert_eq!(spare(0, &moving(wire::Health::Down)), 0);
+        assert_eq!(spare(0b111, &|_| {}), 0);
     }
 
     /// A message that contradicts itself is refused.

@@ -3,6 +3,7 @@
 //! All work is idempotent, and the metadata service derives it from its tables each time: a report
 //! that is lost only makes the same work be offered again.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ use tracing::{debug, info, warn};
 use crate::board::{self, Board, Job, Offer};
 use crate::disks::StoreOf;
 use crate::node::{Node, unexpected};
-use crate::rebuild::{ExtentToMake, SlotMaker};
+use crate::rebuild::{ExtentToMake, SlotMaker, is_of_disk};
+use crate::resume::Progress;
 use crate::store::{Durable, Removed};
 use crate::view::Placement;
 
@@ -27,6 +29,10 @@ use crate::view::Placement;
 const EXTENTS_PER_PAGE: u32 = 8;
 /// Failures in a row after which people hear of it.
 const FAILURES_TO_WARN: u32 = 3;
+/// Extents of a slot that may fail in one attempt.
+const EXTENTS_FAILED_MAX: usize = 16;
+/// Bytes that are made under one hold of a group's lock, but for those of one extent.
+const BYTES_PER_HOLD: u64 = 64 << 20;
 
 type Outcomes = FuturesUnordered<BoxFuture<'static, (Job, Result<Done, Failure>)>>;
 
@@ -47,16 +53,19 @@ pub(crate) async fn run<E: Env>(node: Arc<Node<E>>) {
     let mut due = true;
     loop {
         if due {
-            let taken = while_working(&mut running, &mut ended, take(&node)).await;
-            let offers = taken.unwrap_or_else(|error| {
-                debug!(%error, "no work taken");
-                Vec::new()
-            });
-            // While there is some there may be more; once there is none, the answer to a heartbeat tells of
-            // what is new.
-            due = !offers.is_empty();
-            for Offer { job, placement } in board.choose(offers, node.env.clock().now()) {
-                running.push(perform(node.clone(), job, placement).boxed());
+            due = false;
+            match while_working(&mut running, &mut ended, take(&node)).await {
+                Ok(offers) => {
+                    // While there is some there may be more; once there is none, the answer to a heartbeat tells
+                    // of what is new.
+                    due = !offers.is_empty();
+                    for Offer { job, placement, .. } in board.choose(offers, node.env.clock().now()) {
+                        running.push(perform(node.clone(), job, placement).boxed());
+                    }
+                    node.resume.retain(|job| board.knows(job));
+                    node.aside.retain(|disk, shard| board.makes(disk, shard));
+                }
+                Err(error) => debug!(%error, "no work taken"),
             }
         }
         node.set_without_room(board.without_room());
@@ -172,7 +181,14 @@ async fn perform<E: Env>(
         (Job::Fill { disk, slot, extent, .. }, Some(placement)) => {
             fill(&node, disk, placement, slot, extent).await
         }
-        (Job::Rebuild { disk, slot, .. }, Some(placement)) => rebuild(&node, disk, placement, slot).await,
+        (Job::Rebuild { disk, .. }, Some(placement)) => {
+            let mut progress = node.resume.take(&job);
+            let result = rebuild(&node, disk, placement, &job, &mut progress).await;
+            if result.is_err() {
+                node.resume.keep(job, progress);
+            }
+            result
+        }
         (Job::Fill { .. } | Job::Rebuild { .. }, None) => {
             Err(Failure::new(ErrorCode::InvalidRequest, "work without a placement"))
         }
@@ -231,71 +247,179 @@ async fn fill<E: Env>(
     // The work may be older than the extent's deletion: whether it still exists is asked under the lock.
     let before = extent.0.checked_sub(1).map(ExtentId);
     let page = list_extents(node, placement.group, before, 1, Timestamp::ZERO).await?;
-    let Some(found) = page.extents.first() else { return Ok(Done::Obsolete) };
-    let to_make = ExtentToMake::parse(found, &placement)?;
-    if to_make.extent != extent {
+    let found = page.extents.first().map(|found| ExtentToMake::parse(found, &placement)).transpose()?;
+    let Some(to_make) = found.filter(|found| found.extent == extent) else {
+        node.aside.forget(disk, placement.group, slot, Some(extent));
         return Ok(Done::Obsolete);
-    }
+    };
     SlotMaker::new(node, &store, &placement, slot).make_extent(to_make).await?;
     Ok(Done::Made(placement.epoch))
 }
 
+/// Makes all that the slot misses since its disk took it over, from where the attempt before broke off. What fails is
+/// left for the end, and then for the next attempt: the slot is whole once nothing is left.
 async fn rebuild<E: Env>(
     node: &Node<E>,
     disk: DiskId,
-    mut placement: Placement,
-    slot: SlotIndex,
+    placement: Placement,
+    job: &Job,
+    progress: &mut Progress,
 ) -> Result<Done, Failure> {
+    let Job::Rebuild { group, slot, .. } = *job else { return Ok(Done::Obsolete) };
     let store = store_of(node, disk)?;
-    let group = placement.group;
-    info!(%group, %slot, %disk, "rebuild begins");
-    let (mut after, mut extents, mut is_full) = (None, 0_u64, false);
-    loop {
-        let _alone = node.groups.lock(group).await;
-        let page = list_extents(node, group, after, EXTENTS_PER_PAGE, Timestamp::ZERO).await?;
-        let maker = SlotMaker::new(node, &store, &placement, slot);
-        let mut left_out = Vec::new();
-        for found in &page.extents {
-            let to_make = ExtentToMake::parse(found, &placement)?;
-            // What the slot is known to miss is filled, and reported, extent by extent.
-            if !to_make.missing.contains(slot) && !make_if_it_fits(&maker, to_make, &mut is_full).await? {
-                left_out.push(to_make.extent);
-            }
-            (after, extents) = (Some(to_make.extent), extents + 1);
-        }
-        report_left_out(node, disk, &placement, slot, left_out).await?;
-        if !page.more {
-            break;
-        }
-        if page.extents.is_empty() {
-            return Err(Failure::new(ErrorCode::Internal, "a page of no extents that is not the last"));
-        }
-        if let Some(newer) = node.placement(group) {
-            placement = newer;
-        }
-        if !placement.has(slot, disk) {
+    if *progress == Progress::default() {
+        info!(%group, %slot, %disk, "rebuild begins");
+    }
+    let mut rebuild = Rebuild { node, disk, store, placement, slot, failed: Vec::new(), is_full: false };
+    while !progress.at_end {
+        if !rebuild.page(progress).await? {
+            node.aside.forget(disk, group, slot, None);
             return Ok(Done::Obsolete);
         }
     }
-    info!(%group, %slot, %disk, extents, "rebuild is whole");
-    Ok(Done::Made(placement.epoch))
+    rebuild.make_left(progress).await?;
+    node.aside.forget(disk, group, slot, None);
+    info!(%group, %slot, %disk, "rebuild is whole");
+    Ok(Done::Made(rebuild.placement.epoch))
 }
 
-/// Makes what a rebuild needs of an extent; false when the disk `is_full` and the extent has to be left out. As
-/// long as another disk still has the slot's shards nothing is left out: it keeps them until all are here.
+/// One attempt at a slot.
+struct Rebuild<'a, E: Env> {
+    node: &'a Node<E>,
+    disk: DiskId,
+    store: StoreOf<E>,
+    placement: Placement,
+    slot: SlotIndex,
+    /// Extents that failed in this attempt, and how.
+    failed: Vec<(ExtentId, Failure)>,
+    is_full: bool,
+}
+
+impl<E: Env> Rebuild<'_, E> {
+    /// Makes the next extents; false when the slot has moved on.
+    async fn page(&mut self, progress: &mut Progress) -> Result<bool, Failure> {
+        let (node, group, slot) = (self.node, self.placement.group, self.slot);
+        let _alone = node.groups.lock(group).await;
+        let page = list_extents(node, group, progress.after, EXTENTS_PER_PAGE, Timestamp::ZERO).await?;
+        if page.more && page.extents.is_empty() {
+            return Err(Failure::new(ErrorCode::Internal, "a page of no extents that is not the last"));
+        }
+        let (mut left_out, mut made, mut cut) = (Vec::new(), 0u64, false);
+        for found in &page.extents {
+            cut = made >= BYTES_PER_HOLD;
+            if cut {
+                break;
+            }
+            let to_make = ExtentToMake::parse(found, &self.placement)?;
+            // What the slot is known to miss is filled, and reported, extent by extent.
+            if !to_make.missing.contains(slot) {
+                match self.make(to_make).await {
+                    Ok(Some(bytes)) => made = made.saturating_add(bytes),
+                    Ok(None) => left_out.push(to_make.extent),
+                    Err(failure) => {
+                        // Before the cursor passes what is left out.
+                        report_left_out(
+                            node,
+                            self.disk,
+                            &self.placement,
+                            slot,
+                            std::mem::take(&mut left_out),
+                        )
+                        .await?;
+                        self.note_failed(to_make.extent, failure, progress)?;
+                    }
+                }
+            }
+            if left_out.is_empty() {
+                progress.after = Some(to_make.extent);
+            }
+        }
+        report_left_out(node, self.disk, &self.placement, slot, left_out).await?;
+        if !cut {
+            let last = page.extents.last().map(|found| ExtentId::from_wire(&found.id)).transpose()?;
+            progress.after = last.or(progress.after);
+            progress.at_end = !page.more;
+        }
+        if let Some(newer) = node.placement(group) {
+            self.placement = newer;
+        }
+        Ok(self.placement.has(slot, self.disk))
+    }
+
+    /// Tries again what failed, as far as it still exists.
+    async fn make_left(&mut self, progress: &mut Progress) -> Result<(), Failure> {
+        let failed_now: BTreeSet<ExtentId> = self.failed.iter().map(|(extent, _)| *extent).collect();
+        for extent in progress.left.clone() {
+            if failed_now.contains(&extent) {
+                continue;
+            }
+            let _alone = self.node.groups.lock(self.placement.group).await;
+            let before = extent.0.checked_sub(1).map(ExtentId);
+            let page = list_extents(self.node, self.placement.group, before, 1, Timestamp::ZERO).await?;
+            let found =
+                page.extents.first().map(|found| ExtentToMake::parse(found, &self.placement)).transpose()?;
+            let found = found.filter(|found| found.extent == extent && !found.missing.contains(self.slot));
+            if let Some(to_make) = found {
+                match self.make(to_make).await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => {
+                        report_left_out(self.node, self.disk, &self.placement, self.slot, vec![extent])
+                            .await?;
+                    }
+                    Err(failure) => {
+                        self.note_failed(extent, failure, progress)?;
+                        continue;
+                    }
+                }
+            }
+            progress.left.remove(&extent);
+        }
+        match self.failed.pop() {
+            None => Ok(()),
+            Some((extent, Failure { code, message, .. })) => {
+                let left = progress.left.len();
+                let text =
+                    format!("{left} extents of the slot cannot be made for now, such as {extent}: {message}");
+                Err(Failure::new(code, text))
+            }
+        }
+    }
+
+    async fn make(&mut self, extent: ExtentToMake) -> Result<Option<u64>, Failure> {
+        let maker = SlotMaker::new(self.node, &self.store, &self.placement, self.slot);
+        make_if_it_fits(&maker, extent, &mut self.is_full).await
+    }
+
+    /// The rest goes on without this extent, unless it is the disk that fails, or too much does.
+    fn note_failed(
+        &mut self,
+        extent: ExtentId,
+        failure: Failure,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        if is_of_disk(&failure) || !progress.leave(extent) {
+            return Err(failure);
+        }
+        self.failed.push((extent, failure.clone()));
+        if self.failed.len() < EXTENTS_FAILED_MAX { Ok(()) } else { Err(failure) }
+    }
+}
+
+/// Makes what a rebuild needs of an extent, and so many bytes; none when the disk `is_full` and the extent has to be
+/// left out. As long as another disk still has the slot's shards nothing is left out: it keeps them until all are here.
 async fn make_if_it_fits<E: Env>(
     maker: &SlotMaker<'_, E>,
     extent: ExtentToMake,
     is_full: &mut bool,
-) -> Result<bool, Failure> {
+) -> Result<Option<u64>, Failure> {
     if *is_full {
-        return maker.has_extent(extent).await;
+        return Ok(maker.has_extent(extent).await?.then_some(0));
     }
     match maker.make_extent(extent).await {
-        Ok(()) => Ok(true),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.code == ErrorCode::DiskFull && !maker.has_source() => {
             *is_full = true;
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(error),
     }

@@ -25,7 +25,8 @@ pub fn has_work(machine: &Machine, node: NodeId) -> bool {
 }
 
 /// Up to `limit` pieces of work for the node's healthy disks (0: as many as fit a reply): extents to fill
-/// first, then slots to rebuild, then extents to drop; each kind leaves room for the others.
+/// first, then slots to rebuild, then extents to drop; each kind leaves room for the others. What a disk is to make
+/// comes in the order of what its group may still lose.
 ///
 /// Fills without `k` readable slots come last: they succeed only where a shard was taken for lost and is
 /// whole all the same. Left out are drops of whole slots whose new disk is not whole yet.
@@ -71,7 +72,12 @@ fn take_fills(
 ) -> Result<(), Error> {
     // Without enough sources only a shard that was taken for lost, and is not, can fill the slot.
     let mut without_sources = Vec::new();
+    let mut groups = Vec::new();
     for (id, count) in machine.work().fills(disk) {
+        groups.push((spare(machine, group_of(machine, id)?), id, count));
+    }
+    groups.sort_unstable();
+    for (_, id, count) in groups {
         if fills.len() >= limit {
             return Ok(());
         }
@@ -111,6 +117,12 @@ fn take_fills(
     Ok(())
 }
 
+/// How many more slots the group may lose now, but for what single extents miss.
+fn spare(machine: &Machine, group: &Group) -> usize {
+    let k = machine.map().profiles().get(&group.profile).map_or(0, |profile| profile.k());
+    usize::try_from(readable(machine, group).count_ones()).unwrap_or_default().saturating_sub(k)
+}
+
 /// Slots whose shards, but those recorded as missing, can be read now.
 pub(crate) fn readable(machine: &Machine, group: &Group) -> u32 {
     let holder = |state: SlotState, disk: DiskId| match state {
@@ -145,7 +157,12 @@ fn take_rebuilds(
     limit: usize,
     rebuilds: &mut Vec<wire::RebuildSlot>,
 ) -> Result<(), Error> {
+    let mut groups = Vec::new();
     for id in machine.work().rebuilds(disk) {
+        groups.push((spare(machine, group_of(machine, id)?), id));
+    }
+    groups.sort_unstable();
+    for (_, id) in groups {
         if rebuilds.len() >= limit {
             return Ok(());
         }
