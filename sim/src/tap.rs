@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::GroupId;
+use placement::Duty;
 use proto::frame::{self, LENGTH_BYTES};
 use proto::identity;
 use proto::wire;
 use proto::wire::request::Call;
 use proto::wire::response::Result as Reply;
+use proto::{DiskId, GroupId};
 use simhost::net::{Sent, Tap, Verdict};
 use simhost::{HostId, Stream};
 
@@ -50,8 +51,7 @@ struct State {
     knowledge: BTreeMap<HostId, Knowledge>,
     leaders: BTreeMap<u64, u64>,
     places: Places,
-    /// Disks that were retired when somebody looked.
-    retired: BTreeSet<u32>,
+    given_up: Arc<GivenUp>,
     done: Done,
     reported: Reported,
     old_work: Option<OldWork>,
@@ -65,6 +65,17 @@ struct Asked {
     call: Call,
     /// Why it must not be accepted.
     fault: Option<Fault>,
+    /// What was given up by then.
+    given_up: Arc<GivenUp>,
+}
+
+/// Disks that nothing new goes to.
+#[derive(Debug, Default)]
+pub(crate) struct GivenUp {
+    /// For good.
+    pub(crate) retired: BTreeSet<u32>,
+    /// Those that have failed, and why people said so.
+    pub(crate) failed: BTreeMap<u32, String>,
 }
 
 /// What a node knows for sure.
@@ -97,9 +108,9 @@ impl Wire {
         state.old_work = Some(OldWork::new(draws, until).after(before));
     }
 
-    /// Disks that are retired by now.
-    pub(crate) fn learn_retired(&self, disks: BTreeSet<u32>) {
-        lock(&self.state).retired.extend(disks);
+    /// Disks that nothing new goes to, as the metadata say just now.
+    pub(crate) fn learn_given_up(&self, given_up: GivenUp) {
+        lock(&self.state).given_up = Arc::new(given_up);
     }
 
     /// Asks about what was told of places.
@@ -134,7 +145,8 @@ impl Wire {
         let name = |host| cluster.world.host_name(Some(host));
         // Places may change while a client commits; how many slots it needs does not.
         let rude = fault.clone().filter(|(checker, _)| *checker == rules::QUORUM && !is_late);
-        state.asked.insert((sent.connection, sent.stream), Asked { call: call.clone(), fault });
+        let given_up = state.given_up.clone();
+        state.asked.insert((sent.connection, sent.stream), Asked { call: call.clone(), fault, given_up });
         drop(state);
         if !is_late {
             cluster.late.remember(sent, &call, request.payload_bytes);
@@ -172,11 +184,16 @@ impl Wire {
         let again = state.done.note(&asked.call, &result);
         let broken = asked.fault.clone().filter(|_| is_accepted(&result)).or(again);
         self.told.reply(cluster, sent.from, &asked.call, &result);
+        let granted = rules::granted_on_failed(&result, &asked.given_up.failed);
         if state.mutation.is_some() {
             // What follows of the payload may be rewritten too.
             state.asked.insert((sent.connection, sent.stream), asked);
         }
         drop(state);
+        if let Some((disk, reason)) = granted.filter(|(disk, reason)| is_still_failed(cluster, *disk, reason)) {
+            let text = format!("a put was granted disk {disk} as if it were well, which has failed: {reason}");
+            cluster.findings.report(&cluster.world, Kind::Correctness, rules::FENCING, text);
+        }
         if let Some((checker, text)) = broken {
             let text = format!("{} accepted {text}", cluster.world.host_name(Some(sent.from)));
             cluster.findings.report(&cluster.world, Kind::Correctness, checker, text);
@@ -286,7 +303,7 @@ impl State {
                 let fence = known.and_then(|knowledge| knowledge.known.get(&group).copied());
                 rules::of_write(write, fence, &self.places)
             }
-            Call::CommitObject(commit) => rules::of_commit(commit, &self.places, &self.retired),
+            Call::CommitObject(commit) => rules::of_commit(commit, &self.places, &self.given_up.retired),
             _ => None,
         }
     }
@@ -312,6 +329,13 @@ fn is_accepted(reply: &Reply) -> bool {
         Reply::CommitObject(done) => !done.repeated,
         _ => false,
     }
+}
+
+/// Do people still say so, and for the same reason?
+fn is_still_failed(cluster: &Cluster, disk: u32, reason: &str) -> bool {
+    let Some(metadata) = oracle::latest(cluster) else { return false };
+    let known = metadata.machine.map().disks().get(&DiskId(disk));
+    known.is_some_and(|disk| disk.duty == Duty::Failed && disk.duty_reason == reason)
 }
 
 /// A node says that it dropped these slots. Was one of them its own all the time?

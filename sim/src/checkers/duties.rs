@@ -7,6 +7,7 @@ use proto::{DiskId, GroupId};
 
 use crate::cluster::Cluster;
 use crate::oracle::Metadata;
+use crate::tap::GivenUp;
 use crate::verdict::Kind;
 
 /// See [`super::TABLE`].
@@ -36,8 +37,7 @@ impl Duties {
             map.disks().values().map(|disk| (disk.id, (disk.duty, disk.duty_reason.clone()))).collect();
         self.groups = map.groups().values().map(|group| (group.id, group.slots.clone())).collect();
         if let Some(wire) = cluster.wire() {
-            let retired = map.disks().values().filter(|disk| disk.duty == Duty::Retired);
-            wire.learn_retired(retired.map(|disk| disk.id.0).collect());
+            wire.learn_given_up(given_up(map));
         }
     }
 
@@ -73,6 +73,15 @@ impl Duties {
         let now = map.disks().get(&disk).filter(|disk| disk.duty != Duty::InService);
         let before = self.disks.get(&disk);
         now.zip(before).is_some_and(|(now, (duty, reason))| now.duty == *duty && now.duty_reason == *reason)
+    }
+}
+
+/// For the rules of what may be asked for.
+fn given_up(map: &ClusterMap) -> GivenUp {
+    let of = |duty: Duty| map.disks().values().filter(move |disk| disk.duty == duty);
+    GivenUp {
+        retired: of(Duty::Retired).map(|disk| disk.id.0).collect(),
+        failed: of(Duty::Failed).map(|disk| (disk.id.0, disk.duty_reason.clone())).collect(),
     }
 }
 

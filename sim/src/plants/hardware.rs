@@ -38,14 +38,20 @@ fn bug_in_stores(cluster: &Arc<Cluster>, bugs: KvBugs) {
 }
 
 /// Rewrites what metadata servers write.
-fn rewrite(cluster: &Arc<Cluster>, filter: fn(&str, Change) -> Vec<Change>) {
+pub(super) fn rewrite(
+    cluster: &Arc<Cluster>,
+    filter: impl Fn(&str, Change) -> Vec<Change> + Send + Sync + 'static,
+) {
+    let filter = rewriting(filter);
     everywhere(cluster, move |cluster| {
-        cluster.metas().iter().for_each(|meta| meta.process.host().kvs().set_filter(Some(rewriting(filter))));
+        cluster.metas().iter().for_each(|meta| meta.process.host().kvs().set_filter(Some(filter.clone())));
     });
 }
 
 /// Rewrites each change of a batch.
-pub(super) fn rewriting(filter: fn(&str, Change) -> Vec<Change>) -> KvFilter {
+pub(super) fn rewriting(
+    filter: impl Fn(&str, Change) -> Vec<Change> + Send + Sync + 'static,
+) -> KvFilter {
     Arc::new(move |store: &str, batch: Batch| {
         let mut rewritten = Batch::new();
         for change in batch.into_changes().into_iter().flat_map(|change| filter(store, change)) {

@@ -7,6 +7,7 @@
 
 mod hardware;
 mod log;
+mod tasks;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,6 +185,41 @@ pub const ALL: &[Plant] = &[
         How::Reply(wire::orphans_too_early),
     ),
     plant(
+        "drop-pretended",
+        "a disk that was left keeps what it had, and says that it dropped it",
+        How::Both(wire::drop_nothing, wire::drop_another),
+    ),
+    plant(
+        "progress-doubled",
+        "the progress of a task is counted twice",
+        How::Hardware(tasks::progress_doubled),
+    ),
+    plant(
+        "drain-done-too-early",
+        "a drain is called done while slots are there",
+        How::Hardware(tasks::drain_done_too_early),
+    ),
+    plant(
+        "whole-too-early",
+        "a slot that moves counts as whole before its shards are there",
+        How::Hardware(tasks::whole_too_early),
+    ),
+    plant(
+        "rebalance-ignores-domains",
+        "a rebalance moves slots where too many of their group are",
+        How::Hardware(tasks::rebalance_ignores_domains),
+    ),
+    plant(
+        "drained-disk-taken",
+        "slots move to disks that are out of service",
+        How::Hardware(tasks::drained_disk_taken),
+    ),
+    plant(
+        "task-begun-twice",
+        "a command that comes again begins another task",
+        How::Request(wire::task_begun_twice),
+    ),
+    plant(
         "receipt-too-good",
         "a receipt promises one disk more than the places give",
         How::Reply(wire::receipt_too_good),
@@ -206,6 +242,8 @@ pub struct Memory {
     written: Vec<messages::DropExtent>,
     epochs: BTreeMap<u32, u64>,
     deletes: BTreeSet<Bytes>,
+    /// The slot of a group that a disk was asked to drop.
+    whole_slots: BTreeMap<(u32, u32), u32>,
     command_id: Option<Bytes>,
 }
 
@@ -257,6 +295,7 @@ pub fn install(cluster: &Arc<Cluster>, name: Option<&str>) {
         written: Vec::new(),
         epochs: BTreeMap::new(),
         deletes: BTreeSet::new(),
+        whole_slots: BTreeMap::new(),
         command_id: None,
     };
     if let Some(tap) = lock(&cluster.tap).as_ref() {

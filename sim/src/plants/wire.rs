@@ -240,3 +240,43 @@ pub(super) fn receipt_too_good(_: &mut Memory, _: &Call, reply: &mut Reply) -> b
     tolerance.disks = tolerance.disks.saturating_add(1);
     true
 }
+
+/// Nodes are asked to drop another slot than the one that has left them, of which they have nothing …
+pub(super) fn drop_another(memory: &mut Memory, _: &Call, reply: &mut Reply) -> bool {
+    let Reply::TakeWork(work) = reply else { return false };
+    let mut any = false;
+    for drop in work.drops.iter_mut().filter(|drop| drop.extent.is_empty()) {
+        memory.whole_slots.insert((drop.group, drop.disk), drop.slot);
+        drop.slot = another(drop.slot);
+        any = true;
+    }
+    any
+}
+
+/// … and what they say of it is taken for the one.
+pub(super) fn drop_nothing(memory: &mut Memory, call: &mut Call) -> bool {
+    let Call::ReportWork(report) = call else { return false };
+    let mut any = false;
+    for drop in report.dropped.iter_mut().filter(|drop| drop.extent.is_empty()) {
+        let asked = memory.whole_slots.get(&(drop.group, drop.disk)).copied();
+        if let Some(slot) = asked.filter(|slot| another(*slot) == drop.slot) {
+            drop.slot = slot;
+            any = true;
+        }
+    }
+    any
+}
+
+fn another(slot: u32) -> u32 {
+    if slot == 0 { 1 } else { slot - 1 }
+}
+
+/// Each time under another id, as if nobody remembered the first.
+pub(super) fn task_begun_twice(memory: &mut Memory, call: &mut Call) -> bool {
+    let Call::BeginTask(begin) = call else { return false };
+    let mut id = begin.command_id.to_vec();
+    let Some(last) = id.last_mut() else { return false };
+    *last = u8::try_from(memory.stream.below(256)).unwrap_or(0);
+    begin.command_id = id.into();
+    true
+}

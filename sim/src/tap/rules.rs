@@ -83,6 +83,18 @@ pub(super) fn of_commit(
     })
 }
 
+/// A disk that has `failed` and is offered to a writer as if it were well, and why it failed. Clients write nothing to what
+/// they are told is not up.
+pub(super) fn granted_on_failed(reply: &Reply, failed: &BTreeMap<u32, String>) -> Option<(u32, String)> {
+    let Reply::OpenPut(open) = reply else { return None };
+    let up = i32::from(wire::Health::Up);
+    let mut places = open.small_groups.iter().chain(&open.groups).flat_map(|group| &group.places);
+    places.find_map(|place| {
+        let reason = failed.get(&place.disk).filter(|_| place.health == up)?;
+        Some((place.disk, reason.clone()))
+    })
+}
+
 /// Commands that were carried out, by their id.
 #[derive(Debug, Default)]
 pub(super) struct Done(BTreeSet<Bytes>);
@@ -194,6 +206,20 @@ mod tests {
         assert_eq!((judge(5, 0), judge(5, 0b1), judge(4, 0b100)), (None, None, None));
         assert_eq!((judge(4, 0), judge(4, 0b1)), (Some("fencing"), Some("fencing")));
         assert_eq!((judge(5, 0b11), judge(4, 0b101)), (Some("quorum"), Some("quorum")));
+    }
+
+    /// A failed disk may be offered as one to avoid, and not as one that is up.
+    #[test]
+    fn grants() {
+        let failed = BTreeMap::from([(13, "noise".to_owned())]);
+        let judge = |disk, health: wire::Health| {
+            let place = wire::Place { disk, health: health.into(), ..Default::default() };
+            let group = wire::Placement { places: vec![place], ..Default::default() };
+            let open = wire::OpenPutReply { groups: vec![group], ..Default::default() };
+            granted_on_failed(&Reply::OpenPut(open), &failed).is_some()
+        };
+        assert!(judge(13, wire::Health::Up) && !judge(13, wire::Health::Suspect));
+        assert!(!judge(12, wire::Health::Up));
     }
 
     /// A report counts for its disk, from its epoch back.

@@ -1,5 +1,7 @@
 //! Drains, failures, replacements, rebalances: what they leave behind, and how they are counted.
 
+mod given_up;
+
 use proto::{DiskId, TaskId};
 use wire::{TaskKind, TaskState};
 
