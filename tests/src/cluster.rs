@@ -240,6 +240,42 @@ impl TestCluster {
         address
     }
 
+    /// Makes the files of one more storage node, as alike to the first one as a new one can be, in this rack.
+    pub fn add_node(&self, id: u64, rack: &str) {
+        let name = format!("node-{id}");
+        let issued = peer::issue(&self.ca(), &format!("node/{id}"));
+        let certs = self.path().join("certs");
+        std::fs::copy(issued.certificate, certs.join(format!("{name}.crt"))).expect("copied");
+        std::fs::copy(issued.key, certs.join(format!("{name}.key"))).expect("copied");
+        let model = std::fs::read_to_string(self.config_of("node-1")).expect("a configuration");
+        let text = model
+            .replace("node-1", &name)
+            .replace("id = 1\n", &format!("id = {id}\n"))
+            .replace("rack = \"rack-1\"", &format!("rack = \"{rack}\""))
+            .replace(&self.address("node-1"), &free_address());
+        for disk in model.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"')) {
+            std::fs::create_dir_all(self.path().join(&name).join(disk)).expect("made");
+        }
+        std::fs::write(self.config_of(&name), text).expect("written");
+    }
+
+    /// Lets each disk of the layout's nodes hold no more than this; before they start.
+    pub fn limit_disks(&self, capacity: &str) {
+        for node in self.names("nodes") {
+            let config = self.config_of(&node);
+            let text = std::fs::read_to_string(&config).expect("a configuration");
+            let limited =
+                text.replace("path = \"disk-", &format!("capacity = \"{capacity}\"\npath = \"disk-"));
+            assert_ne!(text, limited, "{node} has no disks");
+            std::fs::write(&config, limited).expect("written");
+        }
+    }
+
+    /// Founds a cluster whose daemons were started one by one.
+    pub async fn found(&self) {
+        dev::found(self.path(), &self.layout).await.expect("the cluster is founded");
+    }
+
     /// The configuration file of a daemon.
     pub fn config_of(&self, name: &str) -> PathBuf {
         let role = name.split('-').next().unwrap_or_default();
