@@ -190,8 +190,10 @@ impl Wire {
             state.asked.insert((sent.connection, sent.stream), asked);
         }
         drop(state);
-        if let Some((disk, reason)) = granted.filter(|(disk, reason)| is_still_failed(cluster, *disk, reason)) {
-            let text = format!("a put was granted disk {disk} as if it were well, which has failed: {reason}");
+        if let Some((disk, reason)) = granted.filter(|(disk, reason)| is_still_failed(cluster, *disk, reason))
+        {
+            let text =
+                format!("a put was granted disk {disk} as if it were well, which has failed: {reason}");
             cluster.findings.report(&cluster.world, Kind::Correctness, rules::FENCING, text);
         }
         if let Some((checker, text)) = broken {

@@ -52,7 +52,10 @@ impl Duties {
             for (place, slot) in group.slots.iter().enumerate() {
                 let retired = std::iter::once(slot.disk).chain(slot.source());
                 if let Some(disk) = retired.into_iter().find(|disk| map.disk_duty(*disk) == Duty::Retired) {
-                    return Err(format!("slot {place} of group {} is on disk {disk}, which is retired", group.id));
+                    return Err(format!(
+                        "slot {place} of group {} is on disk {disk}, which is retired",
+                        group.id
+                    ));
                 }
                 let before = self.groups.get(&group.id).and_then(|slots| slots.get(place));
                 if self.has_been_away(map, slot.disk) && before.is_none_or(|before| is_new(before, slot)) {

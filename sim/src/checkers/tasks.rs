@@ -125,9 +125,8 @@ fn is_true(machine: &Machine, task: &Task) -> Result<(), String> {
         map.disk_duty(disk) != Duty::InService && map.groups_on(disk).next().is_some()
     };
     // Since then a disk may have come back into service, and be emptied again.
-    let is_left_by_another = |disk: &&u32| {
-        machine.tasks().of_disk(DiskId(**disk)).is_some_and(|other| other.id != task.id)
-    };
+    let is_left_by_another =
+        |disk: &&u32| machine.tasks().of_disk(DiskId(**disk)).is_some_and(|other| other.id != task.id);
     let mut disks = task.disks.iter().filter(|_| task.state() == TaskState::Done);
     match disks.find(|disk| has_slots(disk) && !is_left_by_another(disk)) {
         Some(disk) => Err(format!("it is done, and disk {disk} has slots")),

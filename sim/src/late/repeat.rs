@@ -116,7 +116,13 @@ fn old_move(draws: &Stream, metadata: &Metadata, group: &Group) -> Option<wire::
     let to = slots.into_iter().find_map(|slot| relocate(map, group, SlotIndex(slot)).ok())?;
     let Epoch(epoch) = group.epoch;
     let epoch = epoch.checked_sub(1).filter(|epoch| *epoch > 0)?;
-    Some(wire::MoveSlot { group: group.id.0, slot: u32::from(to.slot.0), epoch, to_disk: to.to.0, ..Default::default() })
+    Some(wire::MoveSlot {
+        group: group.id.0,
+        slot: u32::from(to.slot.0),
+        epoch,
+        to_disk: to.to.0,
+        ..Default::default()
+    })
 }
 
 /// Has the leader propose a move that was decided long ago.

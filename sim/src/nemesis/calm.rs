@@ -62,6 +62,8 @@ pub async fn calm(cluster: &Arc<Cluster>) {
     people::conclude(cluster).await;
     replace_what_is_needed(cluster);
     wait(cluster, BOOT_LIMIT, "machines are not up", all_are_up).await;
+    // What people wait for may wait for these.
+    restart_nodes_with_broken_disks(cluster).await;
     let idle = |cluster: &Cluster| cluster.nemesis.operators.load(Ordering::Relaxed) == 0;
     wait(cluster, OPERATORS_LIMIT, "commands of operators do not succeed", idle).await;
     late::end(cluster);

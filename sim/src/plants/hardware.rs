@@ -49,9 +49,7 @@ pub(super) fn rewrite(
 }
 
 /// Rewrites each change of a batch.
-pub(super) fn rewriting(
-    filter: impl Fn(&str, Change) -> Vec<Change> + Send + Sync + 'static,
-) -> KvFilter {
+pub(super) fn rewriting(filter: impl Fn(&str, Change) -> Vec<Change> + Send + Sync + 'static) -> KvFilter {
     Arc::new(move |store: &str, batch: Batch| {
         let mut rewritten = Batch::new();
         for change in batch.into_changes().into_iter().flat_map(|change| filter(store, change)) {

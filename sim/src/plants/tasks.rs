@@ -7,8 +7,8 @@ use bytes::Bytes;
 use env::kv::Change;
 use meta::state::tables;
 use proto::prost::Message;
-use proto::wire::{Duty, SlotState, TaskKind, TaskState};
 use proto::wire;
+use proto::wire::{Duty, SlotState, TaskKind, TaskState};
 
 use super::hardware::rewrite;
 use crate::cluster::Cluster;

@@ -43,7 +43,8 @@ pub(in super::super) async fn conclude(cluster: &Arc<Cluster>) {
             })
             .await;
         }
-        let gone: Vec<u32> = task.disks.iter().copied().filter(|disk| dead.contains(&DiskId(*disk))).collect();
+        let gone: Vec<u32> =
+            task.disks.iter().copied().filter(|disk| dead.contains(&DiskId(*disk))).collect();
         for disk in gone.into_iter().filter(|_| task.kind() != TaskKind::ReplaceDisk) {
             let kind = TaskKind::FailDisk.into();
             let fail = wire::BeginTask { kind, disk, reason: "it is gone".to_owned(), ..Default::default() };
@@ -90,7 +91,8 @@ mod tests {
         for (state, limit) in
             [(TaskState::Paused, 0), (TaskState::Paused, 7), (TaskState::Running, 7), (TaskState::Running, 0)]
         {
-            let task = wire::Task { id: 1, state: state.into(), limit_bytes_per_s: limit, ..Default::default() };
+            let task =
+                wire::Task { id: 1, state: state.into(), limit_bytes_per_s: limit, ..Default::default() };
             for _ in 0..50 {
                 let set = settle(&draws, &task);
                 let after = set.as_ref().map_or(TaskState::Unspecified, wire::SetTask::state);

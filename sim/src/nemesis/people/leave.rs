@@ -146,12 +146,8 @@ pub(in super::super) fn retire_node(strike: &Strike<'_>) -> Outcome {
     }
     let Some(node) = strike.pick(&nodes) else { return Outcome::Nobody };
     let kind = TaskKind::DrainNode.into();
-    let begin = wire::BeginTask {
-        kind,
-        node: node.id.0,
-        limit_bytes_per_s: limit(strike),
-        ..Default::default()
-    };
+    let begin =
+        wire::BeginTask { kind, node: node.id.0, limit_bytes_per_s: limit(strike), ..Default::default() };
     let outcome = strike.hits(Some(node.process.host()), || format!("shall go: {begin:?}"));
     let (cluster, draws) = (strike.cluster.clone(), strike.draws.fork("order"));
     operate(strike.cluster, async move {

@@ -21,7 +21,10 @@ fn a_disk_of_a_drained_node_fails() {
     for _ in 0..2 {
         let failed = begun(&mut cluster, TaskKind::FailDisk, 0, 10);
         assert_eq!((failed.id, failed.kind()), (drain.id, TaskKind::DrainNode));
-        assert_eq!((duty(&cluster, 9), duty(&cluster, 10)), (placement::Duty::Draining, placement::Duty::Failed));
+        assert_eq!(
+            (duty(&cluster, 9), duty(&cluster, 10)),
+            (placement::Duty::Draining, placement::Duty::Failed)
+        );
     }
     let replace = begin(&mut cluster, TaskKind::ReplaceDisk, 0, 10);
     cluster.refused(replace, ErrorCode::InvalidRequest, "in the way");
@@ -35,7 +38,10 @@ fn a_disk_of_a_drained_node_fails() {
     begun(&mut cluster, TaskKind::FailDisk, 0, 10);
     let back = undrain(&mut cluster, 5, 0);
     cluster.done(back);
-    assert_eq!((duty(&cluster, 9), duty(&cluster, 10)), (placement::Duty::InService, placement::Duty::InService));
+    assert_eq!(
+        (duty(&cluster, 9), duty(&cluster, 10)),
+        (placement::Duty::InService, placement::Duty::InService)
+    );
     cluster.verify();
 }
 
