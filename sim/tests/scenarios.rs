@@ -12,10 +12,13 @@ fn run_seed(seed: u64, plant: Option<&str>) -> Report {
 /// Groups without extents never left disks that stayed away; shards that were whole stayed missing, or were
 /// not asked for; puts found no group as long as a node was silent; a metadata server acknowledged entries that
 /// it had found in its log and not flushed; a lost slot waited for a disk that waited for the slot; nobody asked a disk
-/// that came back for what it had kept; a disk that was gone counted as healthy: what these seeds found was mended, and they keep every promise.
+/// that came back for what it had kept; a disk that was gone counted as healthy; a command that had been carried out was refused; a
+/// rebalance left groups out: what these seeds found was mended, and they keep every promise.
 #[test]
 fn seeds_that_found_bugs() {
     let seeds = [
+        2,
+        44,
         61,
         105,
         120,

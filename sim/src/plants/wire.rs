@@ -68,11 +68,12 @@ pub(super) fn pretend_written(_: &mut Memory, asked: &Call, reply: &mut Reply) -
     dropped
 }
 
-/// Lost shards are left out of reports.
+/// Lost and damaged shards are left out of reports.
 pub(super) fn damage_unreported(_: &mut Memory, call: &mut Call) -> bool {
     let Call::ReportWork(report) = call else { return false };
-    let any = !report.lost.is_empty();
+    let any = !report.lost.is_empty() || !report.damaged.is_empty();
     report.lost.clear();
+    report.damaged.clear();
     any
 }
 
