@@ -47,15 +47,10 @@ impl BlockChecksums {
         Self { whole: Vec::with_capacity(shard_bytes.div_ceil(BLOCK_BYTES)), rest: Default::default() }
     }
 
-    /// How many bytes are missing until the block is whole; never 0.
-    pub fn missing(&self) -> usize {
-        BLOCK_BYTES - self.rest.1
-    }
-
     /// Takes the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (piece, later) = bytes.split_at(self.missing().min(bytes.len()));
+            let (piece, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.rest.1));
             self.rest.0.update(piece);
             self.rest.1 += piece.len();
             bytes = later;

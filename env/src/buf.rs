@@ -2,15 +2,13 @@
 
 mod pool;
 
-use bytemuck::{Pod, Zeroable};
 use bytes::Bytes;
+
+use pool::Memory;
+pub use pool::advise;
 
 /// Alignment of address and length that direct I/O takes on every disk that we know of.
 pub const ALIGN_BYTES: usize = 4096;
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(4096))]
-struct Page([u8; ALIGN_BYTES]);
 
 /// Bytes whose address and capacity are multiples of [`ALIGN_BYTES`], for direct I/O.
 ///
@@ -20,20 +18,24 @@ struct Page([u8; ALIGN_BYTES]);
 /// The memory of a dropped buffer is kept for the next one of about its size, within bounds, since fresh memory
 /// costs more than what is done with it.
 pub struct AlignedBuf {
-    pages: Vec<Page>,
+    memory: Memory,
+    capacity: usize,
     len: usize,
 }
 
 impl AlignedBuf {
     /// `len` zero bytes; the capacity is `len` rounded up to [`ALIGN_BYTES`].
     pub fn zeroed(len: usize) -> Self {
-        Self { pages: pool::take(len.div_ceil(ALIGN_BYTES)), len }
+        let mut buf = Self::uncleared(len);
+        buf.as_capacity_mut_slice().fill(0);
+        buf
     }
 
     /// `len` bytes for somebody who sets all of them before anybody reads them: until then they are what was in the
     /// memory before, bytes of other tenants included. The capacity is `len` rounded up to [`ALIGN_BYTES`].
     pub fn uncleared(len: usize) -> Self {
-        Self { pages: pool::take_uncleared(len.div_ceil(ALIGN_BYTES)), len }
+        let capacity = len.next_multiple_of(ALIGN_BYTES);
+        Self { memory: pool::take(capacity), capacity, len }
     }
 
     /// A copy of `bytes`.
@@ -55,7 +57,7 @@ impl AlignedBuf {
 
     /// Bytes allocated.
     pub fn capacity(&self) -> usize {
-        self.pages.len() * ALIGN_BYTES
+        self.capacity
     }
 
     /// Uses `len` bytes; those that were not in use before have the values last written to them,
@@ -71,22 +73,22 @@ impl AlignedBuf {
 
     /// The bytes in use.
     pub fn as_slice(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.pages)[..self.len]
+        &self.memory.bytes[..self.len]
     }
 
     /// The bytes in use.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.pages)[..self.len]
+        &mut self.memory.bytes[..self.len]
     }
 
     /// All bytes up to the capacity: what a direct I/O transfers.
     pub fn as_capacity_slice(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.pages)
+        &self.memory.bytes[..self.capacity]
     }
 
     /// All bytes up to the capacity: what a direct I/O transfers.
     pub fn as_capacity_mut_slice(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.pages)
+        &mut self.memory.bytes[..self.capacity]
     }
 
     /// The bytes in use as [`Bytes`], without a copy.
@@ -97,7 +99,7 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        pool::give(std::mem::take(&mut self.pages));
+        pool::give(std::mem::take(&mut self.memory));
     }
 }
 

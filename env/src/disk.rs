@@ -107,7 +107,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 /// - The transfers of a batch, and batches under way together, take place in any order: nobody may
 ///   write where another transfer is under way.
 /// - A transfer owns its buffers until the device is done with them, even when its future is
-///   dropped.
+///   dropped. It begins with its future's first poll.
 pub trait DiskFile: Clone + Send + Sync + 'static {
     /// Writes a batch. When it returns, reads see it; it is durable after a
     /// [`flush`](DiskFile::flush). After a crash before that, any part of it, sector by sector, may
@@ -115,7 +115,7 @@ pub trait DiskFile: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Busy`: nothing was written. `Full` beyond what was reserved, `Invalid`, `Io`: any part of
+    /// `Busy`: nothing was written; the first poll says so, or nobody does. `Full` beyond what was reserved, `Invalid`, `Io`: any part of
     /// the batch may have been written.
     fn write(
         &self,

@@ -20,6 +20,7 @@ pub mod disk;
 mod fatal;
 mod host;
 pub mod kv;
+mod memory;
 pub mod net;
 pub mod rng;
 pub mod spawn;

@@ -27,4 +27,6 @@ pub mod run;
 pub mod scars;
 pub mod speed;
 pub mod tap;
+#[cfg(test)]
+mod testing;
 pub mod verdict;

@@ -145,7 +145,8 @@ impl<D: Disk, K: Kv> Writer<D, K> {
     }
 
     async fn step(&mut self) -> Result<Step, StoreError> {
-        self.barrier().await?;
+        self.settle_all().await;
+        self.inner.check_works()?;
         let mut victim = match self.victim.take() {
             Some(victim) => victim,
             None => match self.candidate() {
@@ -164,6 +165,7 @@ impl<D: Disk, K: Kv> Writer<D, K> {
             appends.push_back(Append { what, priority: Priority::Repair, reply: Some(reply) });
         }
         self.append_all(appends).await;
+        self.settle_all().await;
         for answer in answers {
             answer.await.map_err(|_| ended())??;
         }
@@ -295,7 +297,7 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let mut changes = Changes::new();
         changes.set_segment(segment, next, SegmentState::Free);
         self.index.apply(changes).map_err(|error| self.index_failed(&error))?;
-        // Before it is used: after a crash that takes the seal, what was written to it is looked for in free segments.
+        // Before it is used: if the seal that leads there is damaged, what follows it is looked for in free segments.
         self.index.flush().await.map_err(|error| self.index_failed(&error))?;
         debug!(disk = %self.realm.disk, %segment, "segment freed");
         Ok(())

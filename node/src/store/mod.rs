@@ -109,6 +109,8 @@ struct Inner<D: Disk, K: Kv> {
     /// Segments that have been opened.
     files: Mutex<BTreeMap<SegmentId, D::File>>,
     names: KeyedLocks<ShardName>,
+    /// Held while a segment is made.
+    making: tokio::sync::Mutex<()>,
     room: Mutex<Room>,
     failure: OnceLock<String>,
     damaged_blocks: AtomicU64,
@@ -142,6 +144,7 @@ impl<D: Disk, K: Kv> ShardStore<D, K> {
             index,
             files: Mutex::new(BTreeMap::new()),
             names: KeyedLocks::new(),
+            making: tokio::sync::Mutex::new(()),
             room: Mutex::new(room),
             failure: OnceLock::new(),
             damaged_blocks: AtomicU64::new(tail.damaged_records),
@@ -478,6 +481,11 @@ impl<D: Disk, K: Kv> Inner<D, K> {
         let cause = error.to_string();
         error!(disk = %self.realm.disk, error = %cause, "disk failed: it takes no more writes");
         StoreError::Failed(self.failure.get_or_init(|| cause).clone())
+    }
+
+    /// What the disk did is in doubt, whatever kind of error it was.
+    fn fail_in_doubt(&self, error: &StorageError) -> StoreError {
+        self.fail(&StorageError::new(StorageErrorKind::Io, error.to_string()))
     }
 
     /// The index failed: what it does not say cannot be served, and what it does not take is not acknowledged.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use codec::BlockChecksums;
 use env::AlignedBuf;
-use proto::limits::{HINT_BYTES_MAX, SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
+use proto::limits::{BLOCK_BYTES, HINT_BYTES_MAX, SHARD_ALIGN_BYTES, SHARD_BYTES_MAX};
 use proto::{Epoch, ExtentId, ShardName, SlotIndex, StripeIndex, TenantTag};
 
 use super::error::StoreError;
@@ -70,17 +70,12 @@ impl NewShard {
     /// `Invalid` when there are more than announced.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let end = self.filled + bytes.len();
-        let Some(mut place) = self.buf.as_mut_slice().get_mut(self.filled..end) else {
+        let Some(place) = self.buf.as_mut_slice().get_mut(self.filled..end) else {
             return Err(StoreError::Invalid(format!("shard {} is longer than announced", self.name)));
         };
-        let mut bytes = bytes;
-        while !bytes.is_empty() {
-            let piece = self.checksums.missing().min(bytes.len());
-            let (from, later) = bytes.split_at(piece);
-            let (to, rest) = place.split_at_mut(piece);
+        for (to, from) in place.chunks_mut(BLOCK_BYTES).zip(bytes.chunks(BLOCK_BYTES)) {
             to.copy_from_slice(from);
             self.checksums.update(to);
-            (bytes, place) = (later, rest);
         }
         self.filled = end;
         Ok(())

@@ -1,14 +1,17 @@
 //! The writer of one disk: the only one who changes its log.
 //!
-//! What waits is laid out at the log's end as one batch, written, flushed, told to the index, and answered. While
-//! one batch is flushed the next is written: both halves run side by side, with one batch between them.
+//! What waits is laid out at the log's end as one batch, written, and flushed. Meanwhile the next batches are on their
+//! way already. In their order the index is told of them, and then they are answered.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use env::{AlignedBuf, Disk, DiskFile, Kv, Priority, StorageError, StorageErrorKind, Write};
-use futures_util::future::join;
+use futures_util::StreamExt;
+use futures_util::future::{join, poll_immediate};
+use futures_util::stream::FuturesOrdered;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -29,9 +32,10 @@ const BATCH_RECORDS: usize = 256;
 /// Records up to this length are written together, up to that one.
 const SMALL_BYTES: usize = 64 << 10;
 const JOINED_BYTES_MAX: usize = 1 << 20;
-/// Written and not flushed, at most: a batch that is flushed, one that waits, one that is written, and the record that
-/// each may be too long.
-pub(super) const UNFLUSHED_BYTES_MAX: u64 = 3 * (BATCH_BYTES + (5 << 20));
+/// Batches that are on their way to the disk at the same time.
+const BATCHES_MAX: usize = 2;
+/// Written and not flushed, at most: all of these, and the record that each may be too long.
+pub(super) const UNFLUSHED_BYTES_MAX: u64 = BATCHES_MAX as u64 * (BATCH_BYTES + (5 << 20));
 /// The index is flushed after so many bytes, or records, of the log.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 const CHECKPOINT_RECORDS: u64 = 4096;
@@ -123,25 +127,26 @@ impl Pending {
     }
 }
 
-/// A batch that is written and not flushed.
-struct Batch<F> {
-    file: F,
+/// A batch that has been written and flushed, or not.
+struct Ended {
+    result: Result<(), StorageError>,
     /// Where the log ends after it.
     position: Position,
     pending: Pending,
-}
-
-enum Written<F> {
-    Batch(Batch<F>),
-    /// Told when all that was written before is durable and in the index.
-    Barrier(oneshot::Sender<()>),
 }
 
 /// Lays out and writes.
 pub(super) struct Writer<D: Disk, K: Kv> {
     pub(super) inner: Arc<Inner<D, K>>,
     requests: mpsc::Receiver<Request>,
-    written: mpsc::Sender<Written<D::File>>,
+    /// Told when the log goes on in another segment.
+    begun: mpsc::Sender<SegmentId>,
+    /// On their way to the disk, in the order of the log.
+    under_way: FuturesOrdered<Pin<Box<dyn Future<Output = Ended> + Send>>>,
+    /// Told when the index should be flushed.
+    checkpoint: mpsc::Sender<()>,
+    /// Bytes and records that the index has learned of since.
+    learned: (u64, u64),
     pub(super) tail: Tail,
     pub(super) victim: Option<Victim<D::File>>,
     /// Bytes that lived in each segment when it was sealed, as far as that was since the log was opened.
@@ -156,19 +161,22 @@ pub(super) async fn run<D: Disk, K: Kv>(
     requests: mpsc::Receiver<Request>,
     tail: Tail,
 ) {
-    let (written, flushed) = mpsc::channel(1);
     let (checkpoint, checkpoints) = mpsc::channel(1);
+    let (begun, segments_begun) = mpsc::channel(1);
     let writer = Writer {
         inner: inner.clone(),
         requests,
-        written,
+        begun,
+        under_way: FuturesOrdered::new(),
+        checkpoint,
+        learned: (0, 0),
         tail,
         victim: None,
         sealed: BTreeMap::new(),
         is_stalled: false,
     };
-    let flusher = flush_all(inner.clone(), flushed, checkpoint);
-    join(join(writer.write_all(), flusher), checkpoint_all(inner, checkpoints)).await;
+    let aside = join(checkpoint_all(inner.clone(), checkpoints), make_ahead(inner, segments_begun));
+    join(writer.write_all(), aside).await;
 }
 
 impl<D: Disk, K: Kv> Writer<D, K> {
@@ -178,11 +186,10 @@ impl<D: Disk, K: Kv> Writer<D, K> {
             // Compaction that is due goes on while nobody asks; otherwise the disk is left alone.
             match self.requests.try_recv() {
                 Ok(request) => asked.push(request),
-                Err(mpsc::error::TryRecvError::Disconnected) => return,
                 Err(mpsc::error::TryRecvError::Empty) if self.is_compaction_due() => {}
-                Err(mpsc::error::TryRecvError::Empty) => match self.requests.recv().await {
+                Err(_) => match self.next_request().await {
                     Some(request) => asked.push(request),
-                    None => return,
+                    None => return self.settle_all().await,
                 },
             }
             self.is_stalled &= asked.is_empty();
@@ -200,6 +207,16 @@ impl<D: Disk, K: Kv> Writer<D, K> {
             if self.is_compaction_due() {
                 // As much as was written, so that dead space is reclaimed at the rate at which it comes.
                 self.compact_some(bytes).await;
+            }
+        }
+    }
+
+    /// Waits for the next request; meanwhile batches end.
+    async fn next_request(&mut self) -> Option<Request> {
+        loop {
+            tokio::select! {
+                request = self.requests.recv() => return request,
+                Some(ended) = self.under_way.next() => self.settle(ended),
             }
         }
     }
@@ -268,41 +285,74 @@ impl<D: Disk, K: Kv> Writer<D, K> {
         self.submit(writes, priority, tail, Pending { effects, replies, bytes }).await;
     }
 
-    /// Writes, and hands over to be flushed. Only what was written moves the log's end.
+    /// Has the disk write, and waits until it may be given the next write. Only what the disk took moves the log's end.
     async fn submit(&mut self, writes: Vec<Write>, priority: Priority, tail: Tail, pending: Pending) {
-        let written = async {
-            let file = self.inner.file(self.tail.segment).await?;
-            file.write(writes, priority).await?;
-            Ok(file)
+        let file = match self.inner.file(self.tail.segment).await {
+            Ok(file) => file,
+            Err(error) => return self.refuse(&error, &tail, pending),
         };
-        match written.await {
-            Ok(file) => {
-                let position = Position {
-                    segment: tail.segment,
-                    incarnation: tail.incarnation,
-                    end: tail.end,
-                    sequence: tail.last,
-                };
-                self.tail = tail;
-                let batch = Batch { file, position, pending };
-                // The other half runs as long as this one.
-                self.written.send(Written::Batch(batch)).await.ok();
-            }
-            Err(error) => {
-                // A sequence is never used twice, whatever came of it.
-                self.tail.next = tail.next;
-                let error = self.refused(&error);
-                pending.answer(&Err(error));
-            }
+        let to = file.clone();
+        let mut write = Box::pin(async move { to.write(writes, priority).await });
+        // The disk refuses at once if at all; what it took goes on whoever waits.
+        let begun = poll_immediate(&mut write).await;
+        if let Some(Err(error)) = begun {
+            return self.refuse(&error, &tail, pending);
+        }
+        let position = Position {
+            segment: tail.segment,
+            incarnation: tail.incarnation,
+            end: tail.end,
+            sequence: tail.last,
+        };
+        self.tail = tail;
+        self.under_way.push_back(Box::pin(async move {
+            let written = match begun {
+                Some(written) => written,
+                None => write.await,
+            };
+            let result = match written {
+                Ok(()) => file.flush().await,
+                error => error,
+            };
+            Ended { result, position, pending }
+        }));
+        while self.under_way.len() >= BATCHES_MAX
+            && let Some(ended) = self.under_way.next().await
+        {
+            self.settle(ended);
+        }
+    }
+
+    /// Tells the index, and answers. After a failure nothing more is acknowledged: it might follow a gap.
+    fn settle(&mut self, Ended { result, position, mut pending }: Ended) {
+        let inner = &*self.inner;
+        let result = result.map_err(|error| inner.fail_in_doubt(&error)).and_then(|()| inner.check_works());
+        let effects = std::mem::take(&mut pending.effects);
+        self.learned.0 = self.learned.0.saturating_add(pending.bytes);
+        self.learned.1 = self.learned.1.saturating_add(effects.len() as u64);
+        pending.answer(&result.and_then(|()| inner.learn(position, effects)));
+        if self.learned.0 >= CHECKPOINT_BYTES || self.learned.1 >= CHECKPOINT_RECORDS {
+            self.learned = (0, 0);
+            // One that is under way, or waits, covers much of it.
+            self.checkpoint.try_send(()).ok();
+        }
+    }
+
+    /// Waits until all that was written is durable and in the index, or has failed.
+    pub(super) async fn settle_all(&mut self) {
+        while let Some(ended) = self.under_way.next().await {
+            self.settle(ended);
         }
     }
 
     /// Nothing was written when the device was busy; anything else leaves the log's end in doubt.
-    fn refused(&self, error: &StorageError) -> StoreError {
-        match error.kind() {
+    fn refuse(&mut self, error: &StorageError, tail: &Tail, pending: Pending) {
+        // A sequence is never used twice, whatever came of it.
+        self.tail.next = tail.next;
+        pending.answer(&Err(match error.kind() {
             StorageErrorKind::Busy => StoreError::failed(error),
-            _ => self.inner.fail(&StorageError::new(StorageErrorKind::Io, error.to_string())),
-        }
+            _ => self.inner.fail_in_doubt(error),
+        }));
     }
 
     /// Finds room for a record of so many bytes: in a free segment, if `spare` others stay free.
@@ -339,10 +389,13 @@ impl<D: Disk, K: Kv> Writer<D, K> {
         let before = self.tail.segment;
         let pending = Pending { effects, replies: vec![reply], bytes: PAGE };
         self.submit(writes, Priority::Client, tail, pending).await;
+        self.settle_all().await;
         answer.await.map_err(|_| ended())??;
         // All of it is in the index, since all before the seal is.
         let live_bytes = self.inner.index.segment(before).map_or(0, |row| row.live_bytes);
         self.sealed.insert(before, live_bytes);
+        // One that waits will do.
+        self.begun.try_send(self.tail.segment).ok();
         Ok(())
     }
 
@@ -354,19 +407,13 @@ impl<D: Disk, K: Kv> Writer<D, K> {
     }
 
     async fn free_segment(&mut self) -> Result<(SegmentId, u64), StoreError> {
-        let rows = self.inner.index.segments();
-        let free = rows.iter().find(|(id, row)| row.state == SegmentState::Free && **id != self.tail.segment);
-        if let Some((id, row)) = free {
-            return Ok((*id, self.trusted(*id, row.incarnation).await?));
-        }
-        let unused = (0..).map(SegmentId).find(|id| !rows.contains_key(id));
-        let id = unused.ok_or_else(|| StoreError::Full { used_bytes: self.inner.index.used_bytes() })?;
-        create(&*self.inner, id).await.map_err(|error| self.inner.fail(&error))?;
-        Ok((id, 1))
+        let made = self.inner.make_if_none_is_free(self.tail.segment).await;
+        let (id, incarnation) = made.map_err(|error| self.inner.fail(&error))?;
+        Ok((id, self.trusted(id, incarnation).await?))
     }
 
     /// The incarnation of a free segment, which the index may not know: it may be older than it should be.
-    async fn trusted(&self, segment: SegmentId, known: u64) -> Result<u64, StoreError> {
+    async fn trusted(&mut self, segment: SegmentId, known: u64) -> Result<u64, StoreError> {
         let inner = &*self.inner;
         let file = inner.file(segment).await.map_err(|error| inner.fail(&error))?;
         let found = match read_header(&file, &inner.realm, segment).await? {
@@ -381,24 +428,46 @@ impl<D: Disk, K: Kv> Writer<D, K> {
         write_header(&inner.realm, &file, &header).await.map_err(|error| inner.fail(&error))?;
         Ok(incarnation)
     }
+}
 
-    /// Waits until all that was written is durable and in the index.
-    pub(super) async fn barrier(&mut self) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.written.send(Written::Barrier(reply)).await.ok();
-        answer.await.map_err(|_| ended())?;
-        self.inner.check_works()
+impl<D: Disk, K: Kv> Inner<D, K> {
+    /// The free segment in which the log goes on behind `tail`; if there is none, a new one, durable when this returns.
+    async fn make_if_none_is_free(&self, tail: SegmentId) -> Result<(SegmentId, u64), StorageError> {
+        let _alone = self.making.lock().await;
+        let rows = self.index.segments();
+        if let Some((id, row)) = rows.iter().find(|(id, row)| row.state == SegmentState::Free && **id != tail)
+        {
+            return Ok((*id, row.incarnation));
+        }
+        let unused = (0..).map(SegmentId).find(|id| !rows.contains_key(id));
+        let id =
+            unused.ok_or_else(|| StorageError::new(StorageErrorKind::Full, "there are too many segments"))?;
+        let file = match self.disk.create(&segment_file(id), self.segment_bytes).await {
+            // Made before, when what comes now did not succeed.
+            Err(error) if error.kind() == StorageErrorKind::AlreadyExists => self.file(id).await?,
+            file => file?,
+        };
+        let (segment_bytes, durable_to) = (self.segment_bytes, self.durable_to.load(Ordering::Acquire));
+        let header = SegmentHeader { segment: id, incarnation: 1, segment_bytes, durable_to };
+        write_header(&self.realm, &file, &header).await?;
+        self.disk.flush_names().await?;
+        let mut changes = Changes::new();
+        changes.set_segment(id, 1, SegmentState::Free);
+        let told = self.index.apply(changes);
+        told.map_err(|error| StorageError::new(StorageErrorKind::Io, format!("its index: {error}")))?;
+        Ok((id, 1))
     }
 }
 
-/// Makes a segment. Durable when this returns.
-async fn create<D: Disk, K: Kv>(inner: &Inner<D, K>, id: SegmentId) -> Result<(), StorageError> {
-    let file = inner.disk.create(&segment_file(id), inner.segment_bytes).await?;
-    let durable_to = inner.durable_to.load(Ordering::Acquire);
-    let header =
-        SegmentHeader { segment: id, incarnation: 1, segment_bytes: inner.segment_bytes, durable_to };
-    write_header(&inner.realm, &file, &header).await?;
-    inner.disk.flush_names().await
+/// Makes the next segment while one is being filled, so that nobody waits for it.
+async fn make_ahead<D: Disk, K: Kv>(inner: Arc<Inner<D, K>>, mut begun: mpsc::Receiver<SegmentId>) {
+    while let Some(tail) = begun.recv().await {
+        let has_room = (inner.index.segments().len() as u64) < inner.room().segments_max();
+        if has_room && let Err(error) = inner.make_if_none_is_free(tail).await {
+            // Whoever needs one tries again.
+            inner.fail(&error);
+        }
+    }
 }
 
 /// Writes a segment's header. Durable when this returns.
@@ -498,70 +567,36 @@ fn lay_out<D: Disk, K: Kv>(
     (buf, effect)
 }
 
-/// Flushes, tells the index, and answers.
-async fn flush_all<D: Disk, K: Kv>(
-    inner: Arc<Inner<D, K>>,
-    mut written: mpsc::Receiver<Written<D::File>>,
-    checkpoint: mpsc::Sender<()>,
-) {
-    let (mut bytes, mut records) = (0_u64, 0_u64);
-    while let Some(written) = written.recv().await {
-        let batch = match written {
-            Written::Batch(batch) => batch,
-            Written::Barrier(reply) => {
-                reply.send(()).ok();
-                continue;
-            }
-        };
-        let Batch { file, position, mut pending } = batch;
-        bytes = bytes.saturating_add(pending.bytes);
-        records = records.saturating_add(pending.effects.len() as u64);
-        let effects = std::mem::take(&mut pending.effects);
-        let result = settle(&inner, &file, position, effects).await;
-        pending.answer(&result);
-        if bytes >= CHECKPOINT_BYTES || records >= CHECKPOINT_RECORDS {
-            (bytes, records) = (0, 0);
-            // One that is under way, or waits, covers much of it.
-            checkpoint.try_send(()).ok();
-        }
-    }
-}
-
-async fn settle<D: Disk, K: Kv>(
-    inner: &Inner<D, K>,
-    file: &D::File,
-    position: Position,
-    effects: Vec<Effect>,
-) -> Result<(), StoreError> {
-    // After a failure nothing more is acknowledged: it might follow a gap.
-    inner.check_works()?;
-    file.flush()
-        .await
-        .map_err(|error| inner.fail(&StorageError::new(StorageErrorKind::Io, error.to_string())))?;
-    inner.durable_to.store(position.sequence, Ordering::Release);
-    let mut changes = Changes::new();
-    for effect in effects {
-        match effect {
-            Effect::Shard(meta, at) => {
-                if meta.born != at.sequence {
-                    note_source(inner, &mut changes, &meta);
+impl<D: Disk, K: Kv> Inner<D, K> {
+    /// Tells the index of a batch that is durable.
+    fn learn(&self, position: Position, effects: Vec<Effect>) -> Result<(), StoreError> {
+        self.durable_to.store(position.sequence, Ordering::Release);
+        let mut changes = Changes::new();
+        for effect in effects {
+            match effect {
+                Effect::Shard(meta, at) => {
+                    if meta.born != at.sequence {
+                        note_source(self, &mut changes, &meta);
+                    }
+                    changes.put(meta.name, at);
                 }
-                changes.put(meta.name, at);
-            }
-            Effect::Tombstones(all) => {
-                for dead in all {
-                    // What compaction wrote again may have been born anew since.
-                    let there = inner.index.get(&dead.name).map_err(|error| inner.index_failed(&error))?;
-                    if there.is_some_and(|there| there.born < dead.sequence) {
-                        changes.remove(dead.name);
+                Effect::Tombstones(all) => {
+                    for dead in all {
+                        // What compaction wrote again may have been born anew since.
+                        let there = self.index.get(&dead.name).map_err(|error| self.index_failed(&error))?;
+                        if there.is_some_and(|there| there.born < dead.sequence) {
+                            changes.remove(dead.name);
+                        }
                     }
                 }
+                Effect::Seal(next, incarnation) => {
+                    changes.set_segment(next, incarnation, SegmentState::InLog);
+                }
             }
-            Effect::Seal(next, incarnation) => changes.set_segment(next, incarnation, SegmentState::InLog),
         }
+        changes.set_position(position);
+        self.index.apply(changes).map_err(|error| self.index_failed(&error))
     }
-    changes.set_position(position);
-    inner.index.apply(changes).map_err(|error| inner.index_failed(&error))
 }
 
 /// A copy says which segment is being left.

@@ -34,6 +34,7 @@ pub use self::file::OsFile;
 use self::lanes::Lanes;
 use self::ring::Ring;
 use crate::blocking::{self, Broken, GroupFlush};
+use crate::memory;
 
 /// The name is no [`FileName`], so that it never shows in a list and nobody else can use it.
 const LOCK_NAME: &str = ".lock";
@@ -50,6 +51,7 @@ pub struct OsDisks {
 impl OsDisks {
     /// The directories of this machine, as disks served by this engine.
     pub fn new(choice: EngineChoice) -> Self {
+        env::buf::advise(memory::prefer_huge_pages);
         Self { choice }
     }
 }

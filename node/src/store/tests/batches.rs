@@ -41,6 +41,24 @@ fn a_write_costs_a_flush() {
     });
 }
 
+/// While a segment is filled the next one is made, so that the write that needs it waits for its seal alone.
+#[test]
+fn the_next_segment_is_made_ahead() {
+    let disk = disk();
+    with(&disk, &kv(), async |store| {
+        let mut segments = Vec::new();
+        for number in 0..8 {
+            put(&store, numbered(number), &content(number, 64 << 10)).await.unwrap();
+            // What goes on aside comes to its end.
+            for _ in 0..1_000 {
+                pause().await;
+            }
+            segments.push(disk.names().iter().filter(|name| name.starts_with("seg-")).count());
+        }
+        assert_eq!(segments, [1, 1, 1, 3, 3, 3, 4, 4]);
+    });
+}
+
 /// What is not flushed lies in one segment: nothing is written into the next one before the seal that leads there is
 /// durable, however many write at once. A power loss could take the seal and the first record behind it, and leave
 /// later ones, which nobody would know to be cut.

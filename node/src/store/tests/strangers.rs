@@ -53,7 +53,7 @@ fn segments_of_another_disk_are_kept_out() {
     let (disk, index) = filled(SUPERBLOCK);
     let (other, _) = filled(Superblock { uuid: DiskUuid(9), ..SUPERBLOCK });
     let segment = other.content("seg-00000000");
-    for name in ["seg-00000002", "seg-00000007", "seg-ffffffff"] {
+    for name in ["seg-00000003", "seg-00000007", "seg-ffffffff"] {
         for index in [index.copy(), kv()] {
             let disk = disk.copy();
             disk.plant(name, segment.clone());

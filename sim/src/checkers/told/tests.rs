@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use env::buf::ALIGN_BYTES;
-use env::{AlignedBuf, Batch, Disk, DiskFile, Disks, Env, KeyRange, Kv, Kvs, Priority, Spawn, Write};
-use node::store::{CheckedShard, INDEX_TABLES, NewShard, ShardStore};
-use node::superblock::{self, Found, Superblock};
+use env::{AlignedBuf, Batch, Disk, DiskFile, Disks, Env, KeyRange, Kv, Kvs, Priority, Write};
+use node::store::INDEX_TABLES;
+use proto::ExtentId;
 use proto::prost::Message;
-use proto::{
-    ClusterId, DiskUuid, Epoch, ExtentId, GroupId, ShardName, SlotIndex, StripeIndex, TenantTag, Timestamp,
-};
 use simhost::disk::{DiskBugs, SimDisk};
 use simhost::kv::SimKv;
 use simhost::{Death, SimEnv, World, WorldOptions};
 
 use super::*;
 use crate::cluster::index_of;
+use crate::testing::{PATH, name, shard, store};
 
 const LIMIT: Duration = Duration::from_secs(1_000);
-const PATH: &str = "/disk";
 
 /// A machine with an empty disk.
 fn machine(identity: &str) -> (World, Host) {
@@ -159,39 +156,6 @@ fn states() {
         expect(&[]);
     };
     world.run(LIMIT, test).unwrap();
-}
-
-const CLUSTER: ClusterId = ClusterId(7);
-
-fn name(stripe: u32) -> ShardName {
-    ShardName { group: GroupId(5), extent: ExtentId(6), stripe: StripeIndex(stripe), slot: SlotIndex(1) }
-}
-
-fn shard(stripe: u32) -> CheckedShard {
-    let mut shard = NewShard::new(name(stripe), Epoch(1), TenantTag(1), 4096).unwrap();
-    shard.push(&[7; 4096]).unwrap();
-    shard.seal().unwrap()
-}
-
-type Store = ShardStore<SimDisk, SimKv>;
-
-/// A store on the disk of a machine that has just been booted.
-async fn store(host: &Host) -> Store {
-    let env = host.boot();
-    let disk = env.disks().open(PATH).await.unwrap();
-    let superblock = match superblock::inspect(&disk, CLUSTER).await.unwrap() {
-        Found::Ours(superblock) => superblock,
-        Found::Fresh => {
-            let (uuid, created) = (DiskUuid(8), Timestamp::ZERO);
-            let fresh = Superblock { cluster: CLUSTER, uuid, created, salt: 9, segment_bytes: 256 << 10 };
-            superblock::format(&disk, &fresh).await.unwrap();
-            fresh
-        }
-    };
-    let index = env.kvs().open(&index_of(PATH), INDEX_TABLES).await.unwrap();
-    let (store, writer) = ShardStore::open(disk, index, superblock, None).await.unwrap();
-    env.spawn().spawn("log", writer);
-    store
 }
 
 /// A shard counts when the log is durable up to its end; one that has gone again is passed over.

@@ -2,43 +2,13 @@
 
 use std::time::Duration;
 
-use env::{Disks, Env, Kvs, Spawn};
 use futures_util::future::join_all;
-use node::store::{CheckedShard, INDEX_TABLES, NewShard, ShardStore};
-use node::superblock::{self, Superblock};
-use proto::{ClusterId, Epoch, ExtentId, GroupId, SlotIndex, StripeIndex, TenantTag, Timestamp};
-use simhost::disk::SimDisk;
-use simhost::kv::SimKv;
 use simhost::{World, WorldOptions};
 
 use super::*;
+use crate::testing::{PATH, Store, name, shard, store};
 
-const PATH: &str = "/disk";
 const PAGE: u64 = 4096;
-
-type Store = ShardStore<SimDisk, SimKv>;
-
-fn name(stripe: u32) -> ShardName {
-    ShardName { group: GroupId(5), extent: ExtentId(6), stripe: StripeIndex(stripe), slot: SlotIndex(1) }
-}
-
-fn shard(stripe: u32) -> CheckedShard {
-    let mut shard = NewShard::new(name(stripe), Epoch(1), TenantTag(1), 4096).unwrap();
-    shard.push(&[7; 4096]).unwrap();
-    shard.seal().unwrap()
-}
-
-async fn store(host: &Host) -> Store {
-    let env = host.boot();
-    let disk = env.disks().open(PATH).await.unwrap();
-    let (uuid, created) = (DiskUuid(8), Timestamp::ZERO);
-    let superblock = Superblock { cluster: ClusterId(7), uuid, created, salt: 9, segment_bytes: 256 << 10 };
-    superblock::format(&disk, &superblock).await.unwrap();
-    let index = env.kvs().open(&index_of(PATH), INDEX_TABLES).await.unwrap();
-    let (store, writer) = ShardStore::open(disk, index, superblock, None).await.unwrap();
-    env.spawn().spawn("log", writer);
-    store
-}
 
 /// What damage would cost that begins `pages` after the record of a shard.
 async fn weighed(host: &Host, store: &Store, stripe: u32, pages: u64, stale: bool) -> Harm {
