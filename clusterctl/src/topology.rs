@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Session;
 use crate::output::{duty, health, hex, size, table};
+use crate::status::time;
 
 /// Prints the nodes.
 ///
@@ -80,11 +81,22 @@ pub(crate) async fn disks(session: &Session) -> anyhow::Result<()> {
                 size(report.used_bytes),
                 size(disk.capacity_bytes),
                 report.damaged_blocks.to_string(),
+                time(report.verified_since_ms),
                 report.engine.clone(),
             ]
         };
         let header = [
-            "disk", "node", "name", "health", "duty", "slots", "shards", "used", "capacity", "damaged",
+            "disk",
+            "node",
+            "name",
+            "health",
+            "duty",
+            "slots",
+            "shards",
+            "used",
+            "capacity",
+            "damaged",
+            "read since",
             "engine",
         ];
         view(&status, table(&header, &[0, 1, 5, 6, 7, 8, 9], disks.iter().map(row).collect()))

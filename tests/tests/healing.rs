@@ -28,7 +28,8 @@ struct Writer {
 }
 
 impl Writer {
-    async fn start(cluster: &TestCluster, ledger: Ledger) -> Self {
+    /// Pauses after each put, so that small disks do not fill up.
+    async fn start(cluster: &TestCluster, ledger: Ledger, pause: Duration) -> Self {
         let (ledger, stop) = (Arc::new(Mutex::new(ledger)), Arc::new(AtomicBool::new(false)));
         let bucket = cluster.bucket().await;
         let (book, stopped) = (ledger.clone(), stop.clone());
@@ -49,6 +50,7 @@ impl Writer {
                         failed += 1;
                     }
                 }
+                tokio::time::sleep(pause).await;
             }
             (written, failed)
         });
@@ -139,7 +141,7 @@ async fn a_node_is_drained_and_removed() {
     let cluster = TestCluster::start(shape()).await;
     let operator = cluster.operator().await;
     let ledger = fill(&cluster, 40, 2_000_000).await;
-    let writer = Writer::start(&cluster, ledger).await;
+    let writer = Writer::start(&cluster, ledger, Duration::ZERO).await;
 
     run(&cluster, "node rm 1 --yes").failed_with(&["clusterctl node drain 1"]);
     run(&cluster, "node drain 1").failed_with(&["--yes"]);
@@ -196,7 +198,7 @@ async fn disks_are_evened_out_after_nodes_join() {
         disks.as_array().expect("disks").iter().filter(|disk| disk["health"] == "up").count() == 18
     })
     .await;
-    let writer = Writer::start(&cluster, ledger).await;
+    let writer = Writer::start(&cluster, ledger, Duration::from_millis(200)).await;
 
     run(&cluster, "rebalance").failed_with(&["--yes"]);
     let plan = json(&cluster, "rebalance --dry-run");

@@ -9,22 +9,38 @@ use super::served_disks;
 /// What is not known to be whole: disks with slots of which some group was not read within the time of an audit. An
 /// audit that is a quarter late is none.
 pub(crate) fn not_known(status: &wire::GetStatusReply) -> Vec<String> {
-    let disks = served_disks(status).filter(|(_, status)| status.slots > 0);
-    let known = disks.filter_map(|(disk, status_of)| {
-        let report = status_of.report.as_ref()?;
-        let place = format!("disk {} ({} of node {})", disk.id, disk.name, disk.node);
-        if report.verified_since_ms == 0 {
-            let groups = count(u64::from(report.groups_unverified), "group");
-            return Some(format!("whether {place} is whole: {groups} of it not read yet"));
-        }
+    let (mut unread, mut groups) = (Vec::new(), 0u64);
+    let (mut late, mut oldest_s) = (Vec::new(), 0);
+    for (disk, status_of) in served_disks(status).filter(|(_, status)| status.slots > 0) {
+        let report = status_of.report.clone().unwrap_or_default();
         let age_s = status.cluster_time_ms.saturating_sub(report.verified_since_ms) / 1000;
-        let limit_s = report.audit_period_s.saturating_add(report.audit_period_s / 4);
-        (age_s > limit_s).then(|| {
-            let (age, period) = (duration(age_s), duration(report.audit_period_s));
-            format!("whether {place} is whole: some of it was last read {age} ago, an audit takes {period}")
-        })
+        if report.verified_since_ms == 0 {
+            unread.push(disk);
+            groups += u64::from(report.groups_unverified);
+        } else if age_s > report.audit_period_s.saturating_add(report.audit_period_s / 4) {
+            late.push(disk);
+            oldest_s = age_s.max(oldest_s);
+        }
+    }
+    let unread = named(&unread).map(|disks| {
+        format!("whether {disks} whole: {} not read yet, see `clusterctl disk ls`", count(groups, "group"))
     });
-    known.collect()
+    let late = named(&late).map(|disks| {
+        format!(
+            "whether {disks} whole: some groups were last read {} ago, later than an audit",
+            duration(oldest_s)
+        )
+    });
+    unread.into_iter().chain(late).collect()
+}
+
+/// `disk 4 (bay-1 of node 2) is`, `17 disks are`; nothing for none.
+fn named(disks: &[&wire::Disk]) -> Option<String> {
+    match disks {
+        [] => None,
+        [disk] => Some(format!("disk {} ({} of node {}) is", disk.id, disk.name, disk.node)),
+        disks => Some(format!("{} disks are", disks.len())),
+    }
 }
 
 #[cfg(test)]
@@ -53,9 +69,12 @@ mod tests {
         assert_eq!(not_known(&status(0, 0)), Vec::<String>::new());
         assert_eq!(
             not_known(&status(1, 0)),
-            ["whether disk 4 (bay-1 of node 2) is whole: 3 groups of it not read yet"]
+            ["whether disk 4 (bay-1 of node 2) is whole: 3 groups not read yet, see `clusterctl disk ls`"]
         );
         let late = not_known(&status(1, 874_000));
-        assert!(late[0].ends_with("last read 2 min 6 s ago, an audit takes 1 min 40 s"), "{late:?}");
+        assert!(late[0].ends_with("last read 2 min 6 s ago, later than an audit"), "{late:?}");
+        let mut two = status(1, 0);
+        two.disks.extend(status(1, 0).disks);
+        assert!(not_known(&two)[0].starts_with("whether 2 disks are whole: 6 groups"), "{two:?}");
     }
 }

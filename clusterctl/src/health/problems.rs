@@ -110,7 +110,7 @@ fn fullness(status: &wire::GetStatusReply, report: &wire::DiskReport, place: &st
     let fullness = status.fullness.unwrap_or_default();
     let (used, capacity) = (u128::from(report.used_bytes), u128::from(report.capacity_bytes));
     let filled = |percent: u32| percent > 0 && capacity > 0 && used * 100 >= capacity * u128::from(percent);
-    let percent = if capacity == 0 { 0 } else { used * 100 / capacity };
+    let percent = (used * 100).checked_div(capacity).unwrap_or_default();
     let without_room = match report.groups_without_room.len() {
         0 => String::new(),
         groups => format!(", {} cannot be repaired there", count(groups as u64, "group")),

@@ -132,7 +132,7 @@ fn nodes_up(status: &wire::GetStatusReply) -> (usize, usize) {
     let keeps = |id: u32| served_disks(status).any(|(disk, _)| disk.node == id);
     let nodes = status.nodes.iter().filter_map(|status| status.node.as_ref());
     let nodes: Vec<&wire::Node> = nodes.filter(|node| is_up(node) || keeps(node.id)).collect();
-    (nodes.iter().copied().filter(|node| is_up(&node)).count(), nodes.len())
+    (nodes.iter().copied().filter(|node| is_up(node)).count(), nodes.len())
 }
 
 /// Disks that are up, on nodes that are, of those that are not retired.
