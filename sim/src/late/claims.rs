@@ -7,7 +7,7 @@
 
 use env::KvRead;
 use meta::state::tables;
-use placement::{Group, Slot, SlotState};
+use placement::{Duty, Group, Slot, SlotState};
 use proto::prost::Message;
 use proto::wire::request::Call;
 use proto::{DiskId, ExtentId, GroupId, NodeId, SlotIndex, wire};
@@ -125,7 +125,9 @@ pub(super) async fn make(cluster: &Cluster, claim: Claim) {
         let disk = place_of(&after, &claim).map_or(0, |slot| slot.disk.0);
         wire.may_be_reported(&claim.bit(disk), claim.since)
     });
-    if is_open(&after, &claim) == Some(false) && !may_be_done {
+    // What a retired disk has kept is forgotten.
+    let is_forgotten = after.machine.map().disk_duty(claim.disk) == Duty::Retired;
+    if is_open(&after, &claim) == Some(false) && !may_be_done && !is_forgotten {
         let text = format!("the metadata service believed what came too late: {claim:?}");
         cluster.findings.report(&cluster.world, Kind::Correctness, FENCING, text);
     }
