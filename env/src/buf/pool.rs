@@ -16,10 +16,9 @@ use super::ALIGN_BYTES;
 
 /// Pieces of 4 KiB to 8 MiB, and a page more for the header of what is stored.
 const CLASSES: u32 = 12;
-/// From here on a piece is large.
-const LARGE_CLASS: u32 = 6;
-/// The slab of a class of small pieces, and that of a class of large ones.
+/// Slabs of classes up to 128 KiB, up to 512 KiB, and of the others.
 const SMALL_BYTES: usize = 4 << 20;
+const MIDDLE_BYTES: usize = 16 << 20;
 const LARGE_BYTES: usize = 32 << 20;
 /// Slabs begin at a multiple of this: huge pages do.
 const SLAB_ALIGN_BYTES: usize = 2 << 20;
@@ -50,8 +49,11 @@ struct Class {
 
 impl Class {
     fn new(class: u32) -> Self {
-        let is_large = class >= LARGE_CLASS;
-        let slab_bytes = if is_large { LARGE_BYTES } else { SMALL_BYTES };
+        let slab_bytes = match class {
+            0..=5 => SMALL_BYTES,
+            6..=7 => MIDDLE_BYTES,
+            _ => LARGE_BYTES,
+        };
         let piece_bytes = if class == 0 { ALIGN_BYTES } else { (ALIGN_BYTES << class) + ALIGN_BYTES };
         let free = ArrayQueue::new(slab_bytes / piece_bytes);
         Self { piece_bytes, slab_bytes, free, is_made: OnceLock::new() }
@@ -66,7 +68,7 @@ impl Class {
 
     fn make(&self) {
         let mut slab = aligned(self.slab_bytes, SLAB_ALIGN_BYTES);
-        if self.slab_bytes == LARGE_BYTES
+        if self.slab_bytes > SMALL_BYTES
             && let Some(advice) = ADVICE.get()
         {
             advice(&mut slab);

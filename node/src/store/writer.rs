@@ -31,7 +31,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 const BATCH_RECORDS: usize = 256;
 /// Records up to this length are written together, up to that one.
 const SMALL_BYTES: usize = 64 << 10;
-const JOINED_BYTES_MAX: usize = 1 << 20;
+const JOINED_BYTES_MAX: usize = 512 << 10;
 /// Batches that are on their way to the disk at the same time.
 const BATCHES_MAX: usize = 2;
 /// Written and not flushed, at most: all of these, and the record that each may be too long.
