@@ -1,5 +1,6 @@
 //! A development cluster that a developer command starts and stops.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,9 +28,19 @@ impl Cluster {
     ///
     /// When it does not come up.
     pub(crate) fn start(bin: &Path, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_as(bin, dir, &[])
+    }
+
+    /// The same with more arguments of `cadoled dev`, for the shape of a new cluster; starts one again that is there.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(crate) fn start_as(bin: &Path, dir: &Path, shape: &[&str]) -> anyhow::Result<Self> {
         let mut supervisor = Command::new(bin.join("cadoled"))
             .args(["dev", "--base-port", "0", "--dir"])
             .arg(dir)
+            .args(shape)
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start cadoled")?;
@@ -107,13 +118,47 @@ impl Cluster {
 
     /// User and system CPU time of all the cluster's daemons so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let homes = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let pid = |home: fs::DirEntry| {
-            let text = fs::read_to_string(home.path().join("pid")).ok()?;
-            text.split_whitespace().next()?.parse().ok()
-        };
-        homes.filter_map(pid).filter_map(cpu_seconds_of).sum()
+        self.daemons().into_iter().filter_map(|(_, pid)| cpu_seconds_of(pid)).sum()
     }
+
+    /// What the storage nodes that run have read from and written to devices so far.
+    pub(crate) fn node_io(&self) -> Io {
+        let nodes = self.daemons().into_iter().filter(|(name, _)| name.starts_with("node-"));
+        Io(nodes.filter_map(|(_, pid)| Some((pid, io_of(pid)?))).collect())
+    }
+
+    /// Names and processes.
+    fn daemons(&self) -> Vec<(String, u32)> {
+        let homes = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let daemon = |home: fs::DirEntry| {
+            let text = fs::read_to_string(home.path().join("pid")).ok()?;
+            let pid = text.split_whitespace().next()?.parse().ok()?;
+            Some((home.file_name().to_string_lossy().into_owned(), pid))
+        };
+        homes.filter_map(daemon).collect()
+    }
+}
+
+/// Bytes read and written of some processes.
+pub(crate) struct Io(BTreeMap<u32, (u64, u64)>);
+
+impl Io {
+    /// Read and written since, by those that still run.
+    pub(crate) fn since(&self, before: &Self) -> (u64, u64) {
+        let since = |(pid, (read, written)): (&u32, &(u64, u64))| {
+            let (read_before, written_before) = before.0.get(pid)?;
+            Some((read.saturating_sub(*read_before), written.saturating_sub(*written_before)))
+        };
+        let all = self.0.iter().filter_map(since);
+        all.fold((0, 0), |(reads, writes), (read, written)| (reads + read, writes + written))
+    }
+}
+
+/// From `/proc/PID/io`, proc(5); none when the process does not run.
+fn io_of(pid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let of = |key: &str| text.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok();
+    Some((of("read_bytes:")?, of("write_bytes:")?))
 }
 
 /// User and system CPU time of a process so far; none when it does not run. From `/proc/PID/stat`,

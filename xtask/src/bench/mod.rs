@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements, with what they were made on.
 
+mod heal;
 mod store;
 
 use std::fs::{self, File};
@@ -22,6 +23,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
     },
+    /// A node of a development cluster is lost for good: how long until all is redundant again, and what it costs.
+    Heal(heal::Arguments),
     /// One shard store beside fio, in the same directory in turn: bandwidth, rates, flushes, latency, starts.
     Store(store::Arguments),
 }
@@ -39,6 +42,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
             let cluster = Cluster::start(&bin, &dir.join("cluster"))?;
             object(&cluster, &dir, *mebibytes)?;
         }
+        Command::Heal(arguments) => heal::run(arguments, &dir)?,
         Command::Store(arguments) => store::run(arguments, &dir)?,
     }
     fs::remove_dir_all(&dir)?;
@@ -47,7 +51,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 
 fn object(cluster: &Cluster, dir: &Path, mebibytes: u64) -> anyhow::Result<()> {
     let original = dir.join("object");
-    random_file(&original, mebibytes)?;
+    random_file(&original, mebibytes << 20)?;
     println!("{}", machine());
     let put = |cluster: &Cluster| {
         cluster.clusterctl().args(["object", "put"]).arg(&original).arg("files/object").spawn()
@@ -109,8 +113,8 @@ fn wait_with_usage(mut child: std::process::Child) -> anyhow::Result<Usage> {
     }
 }
 
-fn random_file(path: &Path, mebibytes: u64) -> anyhow::Result<()> {
-    let mut random = File::open("/dev/urandom")?.take(mebibytes << 20);
+fn random_file(path: &Path, bytes: u64) -> anyhow::Result<()> {
+    let mut random = File::open("/dev/urandom")?.take(bytes);
     let mut file = File::create(path)?;
     std::io::copy(&mut random, &mut file)?;
     Ok(file.flush()?)
