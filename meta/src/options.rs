@@ -133,10 +133,11 @@ impl Options {
             return refuse("detection.out_share_max_percent must be 1 to 100");
         }
         let Fullness { near_full_percent, backfill_full_percent, full_percent } = self.fullness;
-        let rises =
-            near_full_percent <= backfill_full_percent && backfill_full_percent <= full_percent;
+        let rises = near_full_percent <= backfill_full_percent && backfill_full_percent <= full_percent;
         if near_full_percent == 0 || full_percent > 100 || !rises {
-            return refuse("fullness must rise from near full to full for slots to full, from 1 to 100 percent");
+            return refuse(
+                "fullness must rise from near full to full for slots to full, from 1 to 100 percent",
+            );
         }
         if self.proposals_in_flight_max == 0 {
             return refuse("proposals_in_flight_max cannot be 0");

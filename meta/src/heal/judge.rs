@@ -57,7 +57,8 @@ fn failing(machine: &Machine, now: Timestamp, ailing: &Ailing) -> Option<wire::F
 pub(super) fn with_given_up(machine: &Machine, ailing: &Ailing) -> Ailing {
     let map = machine.map();
     let in_use = |disk: &&Disk| map.groups_on(disk.id).next().is_some();
-    let lost = |disk: &&Disk| disk.duty.is_given_up() && map.disk_health(disk.id) == Health::Down && in_use(disk);
+    let lost =
+        |disk: &&Disk| disk.duty.is_given_up() && map.disk_health(disk.id) == Health::Down && in_use(disk);
     let mut ailing = ailing.clone();
     ailing.out.extend(map.disks().values().filter(lost).map(|disk| disk.id));
     ailing
