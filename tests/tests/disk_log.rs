@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use env::{Disk, Priority};
 use node::store::{NewShard, Presence, survey};
@@ -22,6 +22,8 @@ use tests::log_disk::{LogDisk, name};
 /// Says where the child's disk is, and with which number it begins.
 const CHILD: &str = "CADOLE_TEST_DISK_LOG";
 const ROUNDS: u64 = 12;
+/// Within this the child has done enough to be killed.
+const PATIENCE: Duration = Duration::from_secs(120);
 const WRITERS: u64 = 16;
 /// A writer's shards are deleted again so many puts later, so that segments are compacted.
 const LIVE: u64 = 40;
@@ -97,19 +99,26 @@ async fn survives_kill_9() {
             .spawn()
             .expect("the child starts");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
         let told = std::thread::spawn(move || {
             let parse = |line: String| {
                 let mut chars = line.chars();
                 let what = chars.next().filter(|what| "+?-".contains(*what))?;
+                counted.fetch_add(1, Ordering::Relaxed);
                 Some((what, chars.as_str().parse::<u64>().ok()?))
             };
             lines.map_while(Result::ok).filter_map(parse).collect::<Vec<_>>()
         });
-        tokio::time::sleep(Duration::from_millis(700 + round * 137 % 600)).await;
+        // In the middle of its work, however long that takes here.
+        let (enough, begun) = (500 + round * 1_370 % 6_000, Instant::now());
+        while count.load(Ordering::Relaxed) < enough && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         child.kill().expect("killed");
         child.wait().expect("ended");
         let told = told.join().expect("read");
-        assert!(told.len() > 20, "round {round}: the child did hardly anything: {told:?}");
+        assert!(told.len() as u64 >= enough, "round {round}: the child did hardly anything: {told:?}");
         for (what, number) in &told {
             let now = match what {
                 '+' => Known::Put,
