@@ -28,11 +28,12 @@ fn small() -> Shape {
 
 /// The cluster still does its work.
 async fn still_works(cluster: &TestCluster, after: &str) {
-    let bucket = cluster.bucket().await;
+    // Others have the cluster as well.
+    let (bucket, name) = (cluster.bucket().await, format!("still works after {after}"));
     for size in [9, 40_000, 700_000] {
         let content = Content::new(size, size);
-        put(&bucket, "still-works", content).await.expect(after);
-        assert_eq!(content.difference(&get(&bucket, "still-works").await.expect(after)), None, "{after}");
+        put(&bucket, &name, content).await.expect(after);
+        assert_eq!(content.difference(&get(&bucket, &name).await.expect(after)), None, "{after}");
     }
     for name in cluster.names("all") {
         assert!(cluster.runs(&name), "{after}: {name} has ended:\n{}", cluster.log_of(&name));
